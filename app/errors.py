@@ -1,0 +1,39 @@
+"""The one exception tree. Adapters translate a vendor's errors into it with ``raise ... from``.
+
+Invariant: what kind of failure something is (shared/spec/lifecycle.md, "Failure") is decided where it happens
+and carried by its type; nothing above an adapter looks at a vendor's exception.
+"""
+
+
+class ProcessorError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class TransientError(ProcessorError):
+    """This attempt failed, a later one may succeed: one query's time-out, throttling. Charges an attempt."""
+
+
+class OutageError(TransientError):
+    """A whole service does not answer. No attempt is charged; receiving pauses until a probe succeeds."""
+
+    def __init__(self, service: str, reason: str) -> None:
+        """`service` as a person names it ("PostgreSQL"); `reason` without secrets."""
+        super().__init__(f"{service} does not answer: {reason}")
+        self.service = service
+        self.reason = reason
+
+
+class PermanentError(ProcessorError):
+    """No later attempt can succeed: unknown manifestation, malformed graph data."""
+
+
+class PoisonError(PermanentError):
+    """A message that is not of the published shape; there is no row that it could belong to."""
+
+
+class LeaseLostError(ProcessorError):
+    """Somebody else has claimed the segment since: the run stops, writes nothing and makes no SQS call."""
+
+
+class ConfigurationError(ProcessorError):
+    """The settings, the queues or the credentials are wrong in a way that waiting does not mend (exit code 2)."""
