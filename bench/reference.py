@@ -5,6 +5,7 @@ mistake there cannot be repeated here. Frozen: it changes only when the definiti
 """
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +39,15 @@ def overlap(segment: Segment, start: int, end: int) -> bool:
     return segment.start < end and segment.end > start
 
 
+def both_ways(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """For each id what it is ALIGNED_TO, whichever way the relation is stored."""
+    aligned: dict[str, set[str]] = defaultdict(set)
+    for left, right in pairs:
+        aligned[left].add(right)
+        aligned[right].add(left)
+    return aligned
+
+
 class Index:
     """A family by id. What it does not find, an orphan annotation or a spanless segment, does not exist."""
 
@@ -51,17 +61,15 @@ class Index:
         self.segments_of: dict[str, list[Segment]] = defaultdict(list)
         for segment in family.segments:
             self.segments_of[segment.annotation].append(segment)
-        self.aligned: dict[str, set[str]] = defaultdict(set)
-        for left, right in (*family.aligned_annotations, *family.aligned_segments):
-            self.aligned[left].add(right)
-            self.aligned[right].add(left)
+        self.aligned_annotations = both_ways(family.aligned_annotations)
+        self.aligned_segments = both_ways(family.aligned_segments)
 
     def pairs_of(self, manifestation: str) -> list[tuple[str, str]]:
         """The alignment pairs (a1 of the manifestation, a2), in code-point order."""
         return sorted(
             (a1.id, a2)
             for a1 in self.annotations_of.get(manifestation, ())
-            for a2 in self.aligned.get(a1.id, ())
+            for a2 in self.aligned_annotations.get(a1.id, ())
             if a1.type == "alignment" and a2 in self.annotations and self.annotations[a2].type == "alignment"
         )
 
@@ -71,7 +79,7 @@ class Index:
             self.segments[other]
             for segment in self.segments_of.get(a1, ())
             if overlap(segment, start, end)
-            for other in self.aligned.get(segment.id, ())
+            for other in self.aligned_segments.get(segment.id, ())
             if other in self.segments and self.segments[other].annotation == a2
         ]
 
