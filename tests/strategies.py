@@ -18,12 +18,14 @@ SPANS_PER_ANNOTATION = 6
 # the other way by UTF-16 unit. No digits: a number is appended, and that is what makes an id unique.
 ID_CHARACTERS = "ab'\"\\ {}$%:éཀ～𐐷"
 
-id_prefixes = st.text(alphabet=ID_CHARACTERS, max_size=3)
+id_prefixes = st.sampled_from(["～", "𐐷", "'\\"]) | st.text(alphabet=ID_CHARACTERS, max_size=3)
 spans = st.tuples(st.integers(0, LONGEST_TEXT), st.integers(0, 12)).map(lambda drawn: (drawn[0], sum(drawn)))
 span_lists = st.lists(spans, max_size=SPANS_PER_ANNOTATION)
 some_spans = st.lists(spans, min_size=1, max_size=SPANS_PER_ANNOTATION)
 places = st.tuples(st.integers(0, 99), st.integers(0, 99))
 """Two members of lists whose lengths are not known yet: each is taken modulo its list's length."""
+
+link_lists = st.lists(places, min_size=1, max_size=SPANS_PER_ANNOTATION)
 
 
 class Question(NamedTuple):
@@ -60,7 +62,7 @@ alignments = st.builds(
     texts=places,
     prefixes=st.tuples(id_prefixes, id_prefixes),
     spans=st.tuples(some_spans, some_spans),
-    links=st.lists(places, min_size=1, max_size=SPANS_PER_ANNOTATION),
+    links=link_lists,
 )
 
 
@@ -87,7 +89,9 @@ def families(draw: st.DrawFn, *, max_texts: int = 5, damaged: bool = False) -> F
             maker.add_orphan(prefix, drawn_spans)
         for prefix, place in draw(st.lists(st.tuples(id_prefixes, st.integers(0, 99)), max_size=3)):
             maker.add_spanless(prefix, place)
-    maker.add_links(draw(st.lists(places, max_size=2)), draw(st.lists(places, max_size=6)))
+    for annotation_places, links in draw(st.lists(st.tuples(places, link_lists), max_size=2)):
+        maker.add_bridge(annotation_places, links)
+    maker.add_loose_links(draw(st.lists(places, max_size=3)))
     return maker.family()
 
 
@@ -153,28 +157,25 @@ class _Maker:
             self.spanless.append((id_, annotations[place % len(annotations)]))
 
     def add_alignment(self, alignment: _Alignment) -> None:
-        sides: list[tuple[str, list[str]]] = []
-        for place, prefix, side_spans in zip(*alignment[:3], strict=True):
-            first = len(self.segments)
-            id_ = self.add_annotation(self.text(place), "alignment", prefix, side_spans)
-            sides.append((id_, [segment.id for segment in self.segments[first:]]))
-        (left, left_segments), (right, right_segments) = sides
+        left, right = (
+            self.add_annotation(self.text(place), "alignment", prefix, side_spans)
+            for place, prefix, side_spans in zip(*alignment[:3], strict=True)
+        )
         self.aligned_annotations.append((left, right))
-        self.aligned_segments += [
-            (left_segments[i % len(left_segments)], right_segments[j % len(right_segments)])
-            for i, j in alignment.links
-        ]
+        self._link(self._segment_ids(left), self._segment_ids(right), alignment.links)
 
-    def add_links(
-        self, annotation_links: list[tuple[int, int]], segment_links: list[tuple[int, int]]
-    ) -> None:
-        """ALIGNED_TO between any two annotations, whatever their types, and any two segments."""
-        annotations = self._annotation_ids()
-        if annotations:
-            self.aligned_annotations += [_pick(annotations, places) for places in annotation_links]
-        segments = [segment.id for segment in self.segments] + [id_ for id_, _ in self.spanless]
-        if segments:
-            self.aligned_segments += [_pick(segments, places) for places in segment_links]
+    def add_bridge(self, annotations: tuple[int, int], links: list[tuple[int, int]]) -> None:
+        """ALIGNED_TO between any two annotations, whatever their types, and between their segments."""
+        ids = self._annotation_ids()
+        if ids:
+            left, right = _pick(ids, ids, annotations)
+            self.aligned_annotations.append((left, right))
+            self._link(self._segment_ids(left), self._segment_ids(right), links)
+
+    def add_loose_links(self, links: list[tuple[int, int]]) -> None:
+        """ALIGNED_TO between any two segments of the family."""
+        ids = self._segment_ids()
+        self._link(ids, ids, links)
 
     def family(self) -> Family:
         return Family(
@@ -190,6 +191,14 @@ class _Maker:
     def _annotation_ids(self) -> list[str]:
         return [annotation.id for annotation in self.annotations] + [id_ for id_, _ in self.orphans]
 
+    def _segment_ids(self, annotation: str | None = None) -> list[str]:
+        rows = [(row.id, row.annotation) for row in self.segments] + self.spanless
+        return [id_ for id_, owner in rows if annotation in (None, owner)]
+
+    def _link(self, left: list[str], right: list[str], links: list[tuple[int, int]]) -> None:
+        if left and right:
+            self.aligned_segments += [_pick(left, right, place) for place in links]
+
     def _add_segments(self, annotation: str, prefix: str, spans: list[tuple[int, int]]) -> None:
         first = len(self.segments) + len(self.spanless)
         self.segments += [
@@ -198,6 +207,5 @@ class _Maker:
         ]
 
 
-def _pick(ids: list[str], places: tuple[int, int]) -> tuple[str, str]:
-    left, right = places
-    return ids[left % len(ids)], ids[right % len(ids)]
+def _pick(left: list[str], right: list[str], place: tuple[int, int]) -> tuple[str, str]:
+    return left[place[0] % len(left)], right[place[1] % len(right)]
