@@ -27,6 +27,10 @@ class PermanentError(ProcessorError):
     """No later attempt can succeed: unknown manifestation, malformed graph data."""
 
 
+class DataError(PermanentError):
+    """PostgreSQL refuses a value (SQLSTATE classes 22, 23, 54); which row of the batch it was is not known."""
+
+
 class PoisonError(PermanentError):
     """A message that is not of the published shape; there is no row that it could belong to."""
 

@@ -1,0 +1,131 @@
+"""Settings from the environment and ``.env``: read once, checked as a whole, never shown.
+
+Invariant: a wrong setting stops the start with one message that names every offender and shows no value of it;
+each command asks only for the variables that it uses (shared/spec/contract.md, "Environment").
+"""
+
+from functools import cache
+from typing import Annotated, Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError, create_model
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+ENV_FILE: Final = ".env"
+MAX_VISIBILITY_SECONDS: Final = 14_400
+"""The most that one message may be hidden for here; SQS itself ends every visibility 12 h after the receive."""
+
+
+def _refuse_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def _check_scheme(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        _refuse_blank(value)
+        try:
+            parts = urlsplit(value)
+            _ = parts.port
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        if parts.scheme not in schemes:
+            raise ValueError(f"must start with one of {', '.join(s + '://' for s in schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+NEO4J_SCHEMES: Final = ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
+POSTGRES_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg2")
+
+Text = Annotated[str, AfterValidator(_refuse_blank)]
+Secret = Annotated[str, AfterValidator(_refuse_blank), Field(repr=False)]
+QueueUrl = Annotated[str, _check_scheme("https", "http")]
+
+
+class Settings(BaseSettings):
+    """Every variable of the published contract, under its own name in lower case.
+
+    Raises `pydantic.ValidationError`; use `load_settings`, whose error is meant for a person.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
+    )
+
+    neo4j_uri: Annotated[str, _check_scheme(*NEO4J_SCHEMES)] = Field(repr=False)
+    neo4j_user: Text = "neo4j"
+    neo4j_password: Secret
+    neo4j_database: Text | None = None
+    postgres_url: Annotated[str, _check_scheme(*POSTGRES_SCHEMES)] = Field(repr=False)
+    aws_region: Text = "us-east-1"
+    aws_access_key_id: Secret | None = Field(default=None, repr=False)
+    aws_secret_access_key: Secret | None = Field(default=None, repr=False)
+    aws_session_token: Secret | None = Field(default=None, repr=False)
+    aws_endpoint_url_sqs: Annotated[str, _check_scheme("https", "http")] | None = None
+    sqs_queue_url: QueueUrl
+    sqs_completed_queue_url: QueueUrl
+    sqs_dead_letter_queue_url: QueueUrl | None = None
+    sqs_wait_time_seconds: int = Field(default=20, ge=0, le=20)
+    sqs_batch_size: int = Field(default=10, ge=1, le=10)
+    sqs_batches_in_hand: int = Field(default=2, ge=1, le=16)
+    sqs_visibility_timeout_seconds: int = Field(default=60, ge=5, le=MAX_VISIBILITY_SECONDS)
+    polling_wait_time_ms: int = Field(default=50, ge=0, le=60_000)
+    max_attempts: int = Field(default=5, ge=1, le=1_000)
+    shutdown_grace_seconds: float = Field(default=25, ge=1, le=300)
+    dragonfly_url: Annotated[str, _check_scheme("redis", "rediss")] | None = Field(default=None, repr=False)
+    cache_ttl_seconds: int = Field(default=86_400, ge=1)
+    page_cache_megabytes: int = Field(default=96, ge=1)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+
+def load_settings(*names: str) -> Settings:
+    """The settings, checked as a whole; with `names` only those variables are read, and only they exist.
+
+    Raises `ConfigurationError` with one message that names every offender.
+    """
+    try:
+        return _subset(frozenset(name.lower() for name in names))()
+    except ValidationError as error:
+        raise ConfigurationError(_report(error)) from None
+
+
+def get(name: str) -> Any:
+    """The value of one variable of the contract, by its published name: ``get("SQS_QUEUE_URL")``.
+
+    Needs only that variable. An optional one that is not set gives None.
+    Raises `ConfigurationError` when it is missing, malformed or not one of ours.
+    """
+    if name.lower() not in Settings.model_fields:
+        raise ConfigurationError(f"{name} is not a variable of this project; env.example lists them all.")
+    return getattr(load_settings(name), name.lower())
+
+
+@cache
+def _subset(fields: frozenset[str]) -> type[Settings]:
+    if not fields:
+        return Settings
+    chosen: dict[str, Any] = {name: (Settings.model_fields[name].annotation, Settings.model_fields[name]) for name in fields}
+    base = type("SettingsBase", (BaseSettings,), {"model_config": Settings.model_config})
+    return cast(type[Settings], create_model("Settings", __base__=base, **chosen))
+
+
+def _report(error: ValidationError) -> str:
+    items = error.errors(include_url=False, include_input=False, include_context=False)
+    lines = "\n".join(f"  - {str(item['loc'][0]).upper()} {_reason(item['type'], item['msg'])}" for item in items)
+    return (
+        f"The settings are not usable; {len(items)} to mend:\n{lines}\n"
+        f"Set them in the environment or in {ENV_FILE} (cp env.example .env); env.example explains each."
+    )
+
+
+def _reason(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is not set"
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,202 @@
+"""Claims and leases: who works on a segment, decided on the database's clock.
+
+Invariant: rows are locked first, in task_id order, and classified by the statement after it, whose snapshot is
+younger than the locks; so that no answer is about a state that somebody else is just leaving
+(shared/spec/lifecycle.md, "Claim"). A claim makes a new token, and every later write is conditional on it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from app.db.postgres import run
+from app.ports import (
+    Abandoned,
+    AlreadyCompleted,
+    AlreadyFailed,
+    ClaimAnswer,
+    Claimed,
+    ForeignManifestation,
+    HeldElsewhere,
+    JobCancelled,
+    SegmentRequest,
+    Unknown,
+)
+
+JUST_AFTER_SECONDS: Final = 0.5
+"""A held message comes back this long after its lease or wait has ended."""
+
+# One transaction: lock; send redriven FAILED segments back to QUEUED (the table's trigger gives back what they had
+# counted); classify and claim. A row that its producer inserted after the lock was taken is claimed only if its
+# token is still the one that was classified.
+CLAIM: Final = """
+SELECT 1
+FROM segment_task t
+JOIN unnest(%(job_ids)s::uuid[], %(segment_ids)s::text[]) AS w (job_id, segment_id) USING (job_id, segment_id)
+ORDER BY t.task_id
+FOR UPDATE OF t;
+
+UPDATE segment_task t
+SET status = 'QUEUED'
+FROM unnest(%(job_ids)s::uuid[], %(segment_ids)s::text[], %(manifestation_ids)s::text[], %(sent_ats)s::bigint[])
+         AS w (job_id, segment_id, manifestation_id, sent_at_ms)
+JOIN root_job j USING (job_id)
+WHERE t.job_id = w.job_id
+  AND t.segment_id = w.segment_id
+  AND t.status = 'FAILED'
+  AND j.manifestation_id = w.manifestation_id
+  AND j.cancelled_at IS NULL
+  AND to_timestamp(w.sent_at_ms / 1000.0) > coalesce(t.failed_at, t.updated_at);
+
+WITH wanted AS MATERIALIZED (
+    SELECT *
+    FROM unnest(%(job_ids)s::uuid[], %(segment_ids)s::text[], %(manifestation_ids)s::text[],
+                %(starts)s::bigint[], %(ends)s::bigint[])
+         WITH ORDINALITY AS w (job_id, segment_id, manifestation_id, span_start, span_end, position)
+), clock AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
+), seen AS MATERIALIZED (
+    SELECT w.position, w.job_id, t.task_id, t.claim_token, t.error_message,
+           coalesce(t.span_start, w.span_start) AS span_start,
+           coalesce(t.span_end, w.span_end) AS span_end,
+           j.manifestation_id, j.fresh_since,
+           extract(epoch FROM CASE t.status WHEN 'RETRYING' THEN t.retry_at ELSE t.lease_expires_at END
+                              - clock.now)::float8 AS held_seconds,
+           CASE
+               WHEN t.task_id IS NULL THEN 'unknown'
+               WHEN j.manifestation_id <> w.manifestation_id THEN 'foreign'
+               WHEN t.status = 'COMPLETED' THEN 'completed'
+               WHEN j.cancelled_at IS NOT NULL THEN 'cancelled'
+               WHEN t.status = 'FAILED' THEN 'failed'
+               WHEN t.status = 'IN_PROGRESS' AND t.lease_expires_at > clock.now THEN 'held'
+               WHEN t.status = 'RETRYING' AND t.retry_at > clock.now THEN 'held'
+               WHEN t.status = 'IN_PROGRESS' AND t.attempts >= %(max_attempts)s THEN 'abandoned'
+               ELSE 'claimed'
+           END AS answer
+    FROM wanted w
+    CROSS JOIN clock
+    LEFT JOIN segment_task t ON t.job_id = w.job_id AND t.segment_id = w.segment_id
+    LEFT JOIN root_job j ON j.job_id = t.job_id
+), claimed AS (
+    UPDATE segment_task t
+    SET status = 'IN_PROGRESS',
+        claim_token = gen_random_uuid(),
+        claimed_by = %(worker)s,
+        lease_expires_at = clock_timestamp() + %(lease_seconds)s * interval '1 second',
+        attempts = t.attempts + (seen.answer = 'claimed')::int,
+        retry_at = NULL,
+        span_start = seen.span_start,
+        span_end = seen.span_end,
+        updated_at = clock_timestamp()
+    FROM seen
+    WHERE t.task_id = seen.task_id
+      AND seen.answer IN ('claimed', 'abandoned')
+      AND t.claim_token IS NOT DISTINCT FROM seen.claim_token
+    RETURNING t.task_id, t.claim_token, t.attempts
+), started AS (
+    UPDATE root_job
+    SET status = 'IN_PROGRESS', updated_at = clock_timestamp()
+    WHERE job_id IN (
+        SELECT job_id FROM root_job
+        WHERE status = 'QUEUED' AND job_id IN (SELECT job_id FROM seen WHERE answer = 'claimed')
+        ORDER BY job_id
+        FOR UPDATE
+    )
+)
+SELECT CASE WHEN seen.answer IN ('claimed', 'abandoned') AND claimed.task_id IS NULL THEN 'held'
+            ELSE seen.answer END AS answer,
+       seen.task_id::text, claimed.claim_token::text AS token, claimed.attempts, seen.span_start, seen.span_end,
+       seen.manifestation_id, seen.error_message, greatest(seen.held_seconds, 0) AS held_seconds,
+       (extract(epoch FROM least(seen.fresh_since, clock_timestamp())) * 1000000)::bigint AS fresh_since_us,
+       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS read_at_us
+FROM seen
+LEFT JOIN claimed USING (task_id)
+ORDER BY seen.position
+"""
+
+RENEW: Final = """
+SELECT 1
+FROM segment_task t
+JOIN unnest(%(task_ids)s::uuid[]) AS w (task_id) USING (task_id)
+ORDER BY t.task_id
+FOR UPDATE OF t;
+
+UPDATE segment_task t
+SET lease_expires_at = clock_timestamp() + %(lease_seconds)s * interval '1 second'
+FROM unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[]) AS w (task_id, token)
+WHERE t.task_id = w.task_id AND t.claim_token = w.token AND t.status = 'IN_PROGRESS'
+RETURNING t.claim_token::text
+"""
+
+
+class PostgresClaims:
+    """`ClaimStore` on PostgreSQL. `worker` names this start of this process; it is kept for operators."""
+
+    def __init__(self, engine: Engine, worker: str, max_attempts: int) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._max_attempts = max_attempts
+
+    def claim(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> list[ClaimAnswer]:
+        """An answer a request, in order; one round trip. The requests differ in (job, segment)."""
+        rows = run(self._engine, CLAIM, self._parameters(requests, lease_seconds))
+        return [_answer(request, row) for request, row in zip(requests, rows, strict=True)]
+
+    def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:
+        """Extend the leases; the tokens that are still ours."""
+        parameters = {
+            "task_ids": [claim.task_id for claim in claims],
+            "tokens": [claim.token for claim in claims],
+            "lease_seconds": lease_seconds,
+        }
+        return {row[0] for row in run(self._engine, RENEW, parameters)}
+
+    def _parameters(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> dict[str, Any]:
+        return {
+            "job_ids": [request.job_id for request in requests],
+            "segment_ids": [request.segment_id for request in requests],
+            "manifestation_ids": [request.manifestation_id for request in requests],
+            "starts": [request.start for request in requests],
+            "ends": [request.end for request in requests],
+            "sent_ats": [request.sent_at_ms for request in requests],
+            "lease_seconds": lease_seconds,
+            "max_attempts": self._max_attempts,
+            "worker": self._worker,
+        }
+
+
+def _answer(request: SegmentRequest, row: Any) -> ClaimAnswer:
+    match row.answer:
+        case "claimed":
+            return _claimed(request, row)
+        case "abandoned":
+            return Abandoned(_claimed(request, row))
+        case "held":
+            return HeldElsewhere((row.held_seconds or 0.0) + JUST_AFTER_SECONDS)
+        case "completed":
+            return AlreadyCompleted()
+        case "failed":
+            return AlreadyFailed(row.error_message or "no reason was recorded")
+        case "cancelled":
+            return JobCancelled()
+        case "foreign":
+            return ForeignManifestation(row.manifestation_id)
+        case "unknown":
+            return Unknown()
+    raise AssertionError(f"CLAIM answered {row.answer!r}")
+
+
+def _claimed(request: SegmentRequest, row: Any) -> Claimed:
+    return Claimed(
+        task_id=row.task_id,
+        token=row.token,
+        job_id=request.job_id,
+        manifestation_id=row.manifestation_id,
+        segment_id=request.segment_id,
+        start=row.span_start,
+        end=row.span_end,
+        attempts=row.attempts,
+        fresh_since_us=row.fresh_since_us,
+        read_at_us=row.read_at_us,
+    )

@@ -1,0 +1,127 @@
+"""The engine: one pool a process, psycopg2 chosen explicitly, every wait bounded, errors in our own words.
+
+Invariant: each statement is a transaction of its own (autocommit); where several must be one, they are sent as one
+string, which PostgreSQL runs as one transaction in one round trip. Nothing connects before its first use.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import psycopg2
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import Row, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.errors import DataError, OutageError, ProcessorError, TransientError
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "PostgreSQL"
+CONNECT_TIMEOUT_SECONDS: Final = 5
+POOL_TIMEOUT_SECONDS: Final = 10
+STATEMENT_TIMEOUT_MS: Final = 30_000
+LOCK_TIMEOUT_MS: Final = 10_000
+TCP_USER_TIMEOUT_MS: Final = 15_000
+MAX_REPEATS: Final = 20
+"""Repeats of a transaction that lost a deadlock or met a cut connection; none of them charges anything."""
+
+_REPEATABLE: Final = frozenset({"40001", "40P01"})
+_SHUTTING_DOWN: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25006"})
+
+
+def make_engine(url: str, *, pool_size: int = 4, application_name: str = "segment-relationship-processor") -> Engine:
+    """An engine for `url` (``postgresql://``, ``postgres://`` or ``postgresql+psycopg2://``) with bounded waits."""
+    parsed = make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg2")
+    engine = create_engine(
+        parsed,
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool_size,
+        max_overflow=4,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_recycle=1_800,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "application_name": application_name,
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
+        },
+    )
+    event.listen(engine, "connect", _bound_waits)
+    return engine
+
+
+def _bound_waits(connection: Any, _record: Any) -> None:
+    """Not through libpq's `options`: a pooler in front of PostgreSQL refuses those."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}; SET lock_timeout = {LOCK_TIMEOUT_MS};"
+            f" SET idle_in_transaction_session_timeout = {STATEMENT_TIMEOUT_MS}"
+        )
+
+
+def __getattr__(name: str) -> Any:
+    """``app.db.postgres.engine``: made from POSTGRES_URL when it is first asked for."""
+    if name != "engine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from app.config import get
+
+    globals()["engine"] = make_engine(get("POSTGRES_URL"))
+    return globals()["engine"]
+
+
+def run(engine: Engine, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row[Any]]:
+    """Run `sql` (one or several statements) as one transaction and return the last statement's rows.
+
+    A lost deadlock, a serialisation failure and a connection that was cut are repeated here: every statement of
+    ours is conditional on the state that it finds, so that a repeat of one that had committed changes nothing.
+    Raises `OutageError`, `TransientError` or `DataError`.
+    """
+    cut = 0
+    for repeat in range(MAX_REPEATS):
+        try:
+            with engine.connect() as connection:
+                result = connection.exec_driver_sql(sql, dict(parameters or {}))
+                return list(result.all()) if result.returns_rows else []
+        except SQLAlchemyError as error:
+            code = _sqlstate(error)
+            lost = isinstance(error, DBAPIError) and (error.connection_invalidated or code == "57P01")
+            cut += lost
+            if (code in _REPEATABLE and repeat < MAX_REPEATS - 1) or (lost and cut == 1):
+                log.debug("Repeating a transaction after %s", code or "a cut connection")
+                continue
+            raise translate(error) from error
+    raise AssertionError("unreachable: the last repeat returns or raises")
+
+
+def ping(engine: Engine) -> None:
+    """Ask whether PostgreSQL answers and takes writes. Raises `OutageError`."""
+    if run(engine, "SELECT pg_is_in_recovery()")[0][0]:
+        raise OutageError(SERVICE, "it is a read-only standby")
+
+
+def translate(error: SQLAlchemyError) -> ProcessorError:
+    """`error` as one of ours, by SQLSTATE; without the statement and its parameters, which hold results."""
+    code = _sqlstate(error)
+    reason = _first_line(error)
+    if isinstance(error, PoolTimeoutError):
+        return TransientError("no PostgreSQL connection was free in time")
+    if code is None or code[:2] in {"08", "53", "28", "3D"} or code in _SHUTTING_DOWN:
+        return OutageError(SERVICE, reason)
+    if code[:2] in {"22", "23", "54"}:
+        return DataError(f"PostgreSQL refuses a value ({code}): {reason}")
+    return TransientError(f"PostgreSQL: {reason} ({code})")
+
+
+def _sqlstate(error: SQLAlchemyError) -> str | None:
+    original = error.orig if isinstance(error, DBAPIError) else None
+    return original.pgcode if isinstance(original, psycopg2.Error) else None
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    text = str(original).strip()
+    return text.splitlines()[0][:300] if text else type(original).__name__

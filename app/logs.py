@@ -1,0 +1,86 @@
+"""Log lines as published: ``2025-11-18 10:30:45 - app.tasks - INFO - Processing segment …``, or JSON lines.
+
+Invariant: one record is one line whatever an id contains (control characters are escaped), and a record carries
+ids and reasons, never a message body, a result or a secret. Fields come through ``extra={"job_id": …}``.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import IO, Any, Final
+
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_QUIET: Final = ("boto3", "botocore", "urllib3", "neo4j", "redis", "sqlalchemy", "s3transfer")
+
+
+def setup_logging(level: str, log_format: str, stream: IO[str] | None = None) -> None:
+    """Send everything of `level` and above to `stream` (default: stderr), ``text`` or ``json``.
+
+    Libraries speak from WARNING on only: their chatter holds queries and headers.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    _skip_what_no_format_shows()
+
+
+def _skip_what_no_format_shows() -> None:
+    """Spare every record the look at the stack, thread and process (the logging HOWTO's "Optimization")."""
+    logging.logThreads = False
+    logging.logProcesses = False
+    logging.logMultiprocessing = False
+    logging.logAsyncioTasks = False
+    logging._srcfile = None  # type: ignore[attr-defined]
+
+
+class TextFormatter(logging.Formatter):
+    """The published text format in local time; the second's text is made once a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = -1
+        self._stamp = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
+        if second != self._second:
+            self._stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._second = second
+        line = f"{self._stamp} - {record.name} - {record.levelname} - {one_line(record.getMessage())}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC, ISO 8601), logger, level, event and the record's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry: dict[str, Any] = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "logger": record.name,
+            "level": record.levelname,
+            "event": record.getMessage(),
+            **_fields(vars(record)),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def _fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if key not in _OWN}
+
+
+def one_line(text: str) -> str:
+    """`text` with every control, line-breaking or unprintable character escaped, so that no id can forge a line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

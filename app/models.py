@@ -1,0 +1,144 @@
+"""The shapes that cross a wire: queue messages here, HTTP bodies beside them.
+
+Invariant: what is accepted is exactly what shared/spec/contract.md publishes; everything else is refused with a
+reason that names the field and never repeats the body.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from app.errors import PoisonError
+
+MAX_ID_BYTES: Final = 512
+MAX_OFFSET: Final = 2**63 - 1
+"""The offsets are stored as PostgreSQL bigint."""
+
+
+def _check_id(value: str) -> str:
+    size = len(value.encode("utf-8", "surrogatepass"))
+    if not 1 <= size <= MAX_ID_BYTES:
+        raise ValueError(f"must have 1 to {MAX_ID_BYTES} bytes, has {size}")
+    if "\x00" in value:
+        raise ValueError("must not contain the NUL character")
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError("must be valid Unicode, has a lone surrogate")
+    return value
+
+
+def _read_digits(value: Any) -> Any:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
+        return int(value)
+    return value
+
+
+Id = Annotated[str, AfterValidator(_check_id)]
+Offset = Annotated[int, BeforeValidator(_read_digits), Field(ge=0, le=MAX_OFFSET)]
+JobStatus = Literal["QUEUED", "IN_PROGRESS", "COMPLETED", "FAILED"]
+
+
+class SegmentMessage(BaseModel):
+    """One segment of work: the half-open character span [start, end) of `segment_id` in `manifestation_id`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    job_id: Annotated[uuid.UUID, Field(strict=False)]
+    manifestation_id: Id
+    segment_id: Id
+    start: Offset
+    end: Offset
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "SegmentMessage":
+        if self.start > self.end:
+            raise ValueError("start must not be greater than end")
+        return self
+
+
+class CompletionMessage(BaseModel):
+    """A completed job, as posted to the second queue."""
+
+    job_id: str
+    manifestation_id: str
+
+
+def parse_segment_message(body: str) -> SegmentMessage:
+    """The message in `body` (JSON text).
+
+    Raises `PoisonError` that names every wrong field, and the ids as far as they could be read.
+    """
+    try:
+        return SegmentMessage.model_validate_json(body)
+    except ValidationError as error:
+        raise PoisonError(_describe(error)) from None
+
+
+def _describe(error: ValidationError) -> str:
+    """What is wrong, field by field; short, and without the values."""
+    items = error.errors(include_url=False, include_input=False, include_context=False)
+    if items[0]["type"] == "json_invalid":
+        return "the body is not JSON"
+    reasons = []
+    for item in items[:8]:
+        field = ".".join(str(part) for part in item["loc"]) or "message"
+        reasons.append(f"{field}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(reasons)
+
+
+class Span(BaseModel):
+    """Half-open, in characters."""
+
+    start: int
+    end: int
+
+
+class RelatedSegment(BaseModel):
+    """A segment of a related text."""
+
+    segment_id: str
+    span: Span
+
+
+class RelatedText(BaseModel):
+    """A related text with its related segments by (start, id); none when it has no segmentation."""
+
+    manifestation_id: str
+    segments: list[RelatedSegment]
+
+
+class JobCreated(BaseModel):
+    """The answer to POST /relation/{manifestation_id}."""
+
+    job_id: uuid.UUID
+    status: JobStatus
+    message: str
+
+
+class JobState(BaseModel):
+    """The published columns of root_job."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    job_id: uuid.UUID
+    manifestation_id: str
+    total_segments: int
+    completed_segments: int
+    status: JobStatus
+    created_at: datetime
+    updated_at: datetime
+
+
+class SegmentRelations(BaseModel):
+    """One segment of the text with everything related to it."""
+
+    segment_id: str
+    mappings: list[RelatedText]
+
+
+class AllRelations(BaseModel):
+    """The answer to GET /relation/{manifestation_id}/all-relations."""
+
+    manifestation_id: str
+    segments: list[SegmentRelations]

@@ -1,0 +1,204 @@
+"""The values of a segment's life, and the ports through which the service reaches the world.
+
+Invariant: standard library and our own pure modules only, so that the service can be read, typed and tested
+without a database, a queue or a graph. Times that decide anything are the database's; `*_us` are microseconds
+since the epoch on its clock.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.errors import PermanentError
+from app.traversal import Start
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest:
+    """What one message asks for: everything related to [start, end) of `segment_id`."""
+
+    job_id: str
+    manifestation_id: str
+    segment_id: str
+    start: int
+    end: int
+    sent_at_ms: int
+    """When the message was first sent, by SQS's clock; decides whether it can revive a FAILED segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The segment is ours until `token` is replaced; the row's own span, not the message's."""
+
+    task_id: str
+    token: str
+    job_id: str
+    manifestation_id: str
+    segment_id: str
+    start: int
+    end: int
+    attempts: int
+    fresh_since_us: int
+    read_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Claimed for one purpose: to record that it has used up its attempts without ever reporting back."""
+
+    claim: Claimed
+
+
+@dataclass(frozen=True, slots=True)
+class HeldElsewhere:
+    """Leased to somebody else, or waiting for its retry, for `seconds` more."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyCompleted:
+    """The result is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyFailed:
+    """FAILED after this message was sent."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled:
+    """An operator cancelled the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No such row or job: its producer may not have committed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignManifestation:
+    """The job belongs to another manifestation than the message says."""
+
+    manifestation_id: str
+
+
+type ClaimAnswer = (
+    Claimed
+    | Abandoned
+    | HeldElsewhere
+    | AlreadyCompleted
+    | AlreadyFailed
+    | JobCancelled
+    | Unknown
+    | ForeignManifestation
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Store `result_json` (JSON text) and count the segment."""
+
+    claim: Claimed
+    result_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Record the failure and count it."""
+
+    claim: Claimed
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """RETRYING until `seconds` from now; the attempt stays charged."""
+
+    claim: Claimed
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """QUEUED again; the attempt is not charged."""
+
+    claim: Claimed
+
+
+type Ending = Completed | Failed | Postponed | GivenBack
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A completed job whose completion message is leased to us for sending."""
+
+    job_id: str
+    manifestation_id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a settling really changed: the tasks that were still ours, and the jobs that it completed."""
+
+    task_ids: frozenset[str]
+    announcements: tuple[Announcement, ...] = ()
+
+
+class ClaimStore(Protocol):
+    """Claims and leases. Each call is one transaction of its own; every method may raise `OutageError`."""
+
+    def claim(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> list[ClaimAnswer]:
+        """An answer a request, in order. The requests differ in (job, segment)."""
+        ...
+
+    def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:
+        """Extend the leases; the tokens that are still ours."""
+        ...
+
+
+class ResultStore(Protocol):
+    """How segments end. One transaction a call; every method may raise `OutageError` or `TransientError`."""
+
+    def settle(self, endings: Sequence[Ending]) -> Settled:
+        """Write every ending whose token still stands, and count it. Raises `DataError` when a value is refused."""
+        ...
+
+
+class RelationFinder(Protocol):
+    """The graph."""
+
+    def relate(self, starts: Sequence[Start]) -> list[str | PermanentError]:
+        """The result JSON text of each start, or why there can be none.
+
+        Raises `OutageError` or `TransientError` for all of them together.
+        """
+        ...
+
+
+class Leases(Protocol):
+    """What the heartbeat keeps alive."""
+
+    def hold(self, claims: Collection[Claimed]) -> None:
+        """Renew these from now on."""
+        ...
+
+    def release(self, claims: Collection[Claimed]) -> None:
+        """They have ended."""
+        ...
+
+    def is_lost(self, claim: Claimed) -> bool:
+        """Somebody else has claimed it since."""
+        ...
+
+
+class Announcer(Protocol):
+    """Takes completed jobs whose message is to be sent; never blocks and never raises."""
+
+    def submit(self, announcements: Sequence[Announcement]) -> None:
+        """Send these soon; if that fails the sweep will."""
+        ...
