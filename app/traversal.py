@@ -1,0 +1,120 @@
+"""The walk over pages that finds related segments (shared/spec/traversal.md). Pure: no I/O, no clock.
+
+Invariant: the same pages give the same answer, always. The walk asks for pages a whole breadth-first level at
+a time, so many walks driven together need one load a level; where pages come from is not known here.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from app.errors import PermanentError
+from app.pages import Page
+
+type Walk = Generator[list[str], Mapping[str, Page], list[Visit]]
+type Load = Callable[[Mapping[str, int]], Mapping[str, Page]]
+
+
+class PageSource(Protocol):
+    """Where pages come from: the graph, or cache tiers before it."""
+
+    def get(self, needs: Mapping[str, int], read_at_us: int) -> Mapping[str, Page]:
+        """A page for every id in `needs`, none read before the time (microseconds) that stands there.
+
+        `read_at_us`: the time that the caller's claim returned; pages loaded now carry it.
+        """
+        ...
+
+
+class Visit(NamedTuple):
+    """A text that the walk reached, and the span of it that is related."""
+
+    target: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a walk begins. Times in microseconds since the epoch, on PostgreSQL's clock.
+
+    `fresh_since_us`: no page may have been read before it. `read_at_us`: when the claim returned.
+    """
+
+    manifestation_id: str
+    start: int
+    end: int
+    fresh_since_us: int
+    read_at_us: int
+
+
+def walk(manifestation_id: str, start: int, end: int) -> Walk:
+    """Yield the ids of each level's pages, be sent a mapping that holds them, return the visits in order.
+
+    Raises PermanentError when the manifestation does not exist or a page's data cannot be used.
+    """
+    visited = {manifestation_id}
+    visits: list[Visit] = []
+    level = [Visit(manifestation_id, start, end)]
+    while level:
+        pages = yield [visit.target for visit in level]
+        if not visits and not pages[manifestation_id].exists:
+            raise PermanentError(f"manifestation {manifestation_id!r} does not exist in the graph")
+        reached: list[Visit] = []
+        for current, low, high in level:
+            page = pages[current]
+            if page.problem:
+                raise PermanentError(page.problem)
+            for pair in page.pairs:
+                if pair.target in visited:
+                    continue
+                hit = pair.reach(low, high)
+                if hit is not None:
+                    visited.add(pair.target)
+                    reached.append(Visit(pair.target, *hit))
+        visits += reached
+        level = reached
+    return visits
+
+
+def encode_related(visits: Sequence[Visit], pages: Mapping[str, Page]) -> str:
+    """The result JSON (shared/spec/contract.md) of a finished walk."""
+    return f"[{','.join([pages[target].entry(low, high) for target, low, high in visits])}]"
+
+
+def walk_together(starts: Sequence[Start], load: Load) -> list[str | PermanentError]:
+    """Drive the walks in lock-step, one `load` a level for all of them; an answer a start, in their order.
+
+    A start that cannot be answered gets its error as its answer; the others go on. What `load` raises passes.
+    """
+    answers: list[str | PermanentError] = [""] * len(starts)
+    pages: dict[str, Page] = {}
+    walks = [walk(start.manifestation_id, start.start, start.end) for start in starts]
+    frontiers = {at: next(steps) for at, steps in enumerate(walks)}
+    while frontiers:
+        if needs := _needs(starts, frontiers, pages):
+            pages.update(load(needs))
+        for at in list(frontiers):
+            try:
+                frontiers[at] = walks[at].send(pages)
+            except StopIteration as finished:
+                del frontiers[at]
+                answers[at] = encode_related(finished.value, pages)
+            except PermanentError as error:
+                del frontiers[at]
+                answers[at] = error
+    return answers
+
+
+def _needs(
+    starts: Sequence[Start], frontiers: Mapping[int, list[str]], pages: Mapping[str, Page]
+) -> dict[str, int]:
+    """What the next level still lacks: id to the strictest freshness that any of the walks asks for."""
+    needs: dict[str, int] = {}
+    for at, frontier in frontiers.items():
+        fresh_since_us = starts[at].fresh_since_us
+        for wanted in frontier:
+            page = pages.get(wanted)
+            if (page is None or page.read_at_us < fresh_since_us) and needs.get(wanted, -1) < fresh_since_us:
+                needs[wanted] = fresh_since_us
+    return needs

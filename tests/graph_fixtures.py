@@ -1,0 +1,85 @@
+"""Families as the graph adapter would see them: raw rows, pages, and a page source that needs no service.
+
+Invariant: written from the definition of the graph alone, without looking at how Neo4j is asked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.page_builder import RawManifestation, RawPair, RawSegment, WarnOnce, build_page
+from app.pages import Page
+from bench.reference import index_of
+from devstack.families import Family
+
+
+def raw_manifestation(family: Family, manifestation_id: str) -> RawManifestation:
+    """What a graph that holds `family` has on one manifestation."""
+    graph = index_of(family)
+    if manifestation_id not in graph.manifestations:
+        return RawManifestation(manifestation_id, exists=False)
+    types = {row.id: row.type for row in family.annotations} | dict(family.orphan_annotations)
+    pairs = [
+        RawPair(a1.id, a2, graph.annotations[a2].manifestation if a2 in graph.annotations else None, spans)
+        for a1 in graph.annotations_of[manifestation_id]
+        if a1.type == "alignment"
+        for a2 in graph.aligned_annotations.get(a1.id, ())
+        if types[a2] == "alignment"
+        for spans in [aligned_spans(family, a1.id, a2)]
+    ]
+    segmentations = {row.id for row in graph.annotations_of[manifestation_id] if row.type == "segmentation"}
+    segments = [
+        RawSegment(row.annotation, row.id, row.start, row.end)
+        for row in family.segments
+        if row.annotation in segmentations
+    ]
+    spanless = [
+        RawSegment(annotation, name, None, None)
+        for name, annotation in family.spanless_segments
+        if annotation in segmentations
+    ]
+    return RawManifestation(manifestation_id, True, pairs, segments + spanless)
+
+
+def aligned_spans(family: Family, a1: str, a2: str) -> list[list[int | None]]:
+    """[source start, source end, hit start, hit end] of every two aligned segments of `a1` and `a2`."""
+    graph = index_of(family)
+    spans: dict[str, tuple[str, int | None, int | None]] = {
+        row.id: (row.annotation, row.start, row.end) for row in family.segments
+    } | {name: (annotation, None, None) for name, annotation in family.spanless_segments}
+    return [
+        [*spans[source][1:], *spans[hit][1:]]
+        for source, (annotation, _, _) in spans.items()
+        if annotation == a1
+        for hit in graph.aligned_segments.get(source, ())
+        if hit in spans and spans[hit][0] == a2
+    ]
+
+
+def page_of(family: Family, manifestation_id: str, read_at_us: int = 0) -> Page:
+    """The page of one manifestation of the family, or the page that says it does not exist."""
+    return build_page(raw_manifestation(family, manifestation_id), read_at_us, WarnOnce())
+
+
+def pages_of(family: Family) -> dict[str, Page]:
+    """The page of every manifestation of the family."""
+    return {name: page_of(family, name) for name in family.manifestations}
+
+
+@dataclass
+class MemoryGraph:
+    """A graph without Neo4j: the loader and the page source that the tests' fakes stand on.
+
+    `family` may be replaced to change the graph. `loads` records every call's ids.
+    """
+
+    family: Family
+    loads: list[tuple[str, ...]] = field(default_factory=list)
+
+    def load_pages(self, ids: list[str], read_at_us: int) -> dict[str, Page]:
+        """The pages as the family has them now."""
+        self.loads.append(tuple(ids))
+        return {name: page_of(self.family, name, read_at_us) for name in ids}
+
+    def get(self, needs: Mapping[str, int], read_at_us: int) -> Mapping[str, Page]:
+        """A page source without a cache."""
+        return self.load_pages(list(needs), read_at_us)

@@ -1,0 +1,130 @@
+"""Lookups in pages against the plain definition of overlap, and the page's size in memory."""
+
+import gc
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.page_format import decode_page, encode_page
+from app.pages import (
+    BLOCK_SPANS,
+    Page,
+    Pair,
+    Segmentation,
+    SegmentRow,
+    SpanRow,
+    compact,
+    partition,
+    size_bytes,
+)
+
+spans = st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
+queries = st.tuples(st.integers(-2, 45), st.integers(0, 45)).map(
+    lambda drawn: (drawn[0], drawn[0] + drawn[1])
+)
+span_rows = st.lists(st.tuples(spans, spans).map(lambda drawn: (*drawn[0], *drawn[1])), max_size=40)
+segment_rows = st.lists(
+    st.tuples(st.text('ab~é𐐷"\\', max_size=3), spans), max_size=25, unique_by=lambda drawn: drawn[0]
+).map(lambda drawn: [(name, start, end) for name, (start, end) in drawn])
+
+
+@given(span_rows, queries)
+def test_reach_is_what_comparing_every_span_finds(rows: list[SpanRow], query: tuple[int, int]) -> None:
+    start, end = query
+    hits = [(low, high) for s, e, low, high in rows if s < end and e > start]
+    expected = (min(low for low, _ in hits), max(high for _, high in hits)) if hits else None
+    assert Pair.from_rows("t", rows).reach(start, end) == expected
+
+
+@given(st.data())
+def test_reach_over_many_blocks_is_exact(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 6 * BLOCK_SPANS))
+    random = data.draw(st.randoms(use_true_random=False))
+    hits = [(random.randrange(10_000), random.randrange(10_000, 20_000)) for _ in range(count)]
+    pair = Pair.from_rows("t", [(at, at + 1, low, high) for at, (low, high) in enumerate(hits)])
+    start = data.draw(st.integers(0, count - 1))
+    stop = data.draw(st.integers(start + 1, count))
+    found = hits[start:stop]
+    assert pair.reach(start, stop) == (min(low for low, _ in found), max(high for _, high in found))
+
+
+@given(segment_rows, queries)
+def test_overlapping_is_what_comparing_every_segment_finds(
+    rows: list[SegmentRow], query: tuple[int, int]
+) -> None:
+    start, end = query
+    expected = [
+        {"segment_id": name, "span": {"start": s, "end": e}}
+        for name, s, e in sorted(rows, key=lambda row: (row[1], row[0]))
+        if s < end and e > start
+    ]
+    assert json.loads(f"[{Segmentation.from_rows(rows).overlapping(start, end)}]") == expected
+
+
+@given(st.lists(spans, max_size=40))
+def test_chains_are_monotone_and_as_few_as_the_depth_of_nesting(drawn: list[tuple[int, int]]) -> None:
+    ordered = sorted(drawn, key=lambda span: span[0])
+    chains = partition(ordered)
+    assert sorted(at for chain in chains for at in chain) == list(range(len(ordered)))
+    for chain in chains:
+        ends = [ordered[at][1] for at in chain]
+        assert chain == sorted(chain)
+        assert ends == sorted(ends)
+    depths: list[int] = []
+    for at, (_, end) in enumerate(ordered):
+        depths.append(1 + max((depths[b] for b in range(at) if ordered[b][1] > end), default=0))
+    assert len(chains) == max(depths, default=0)
+
+
+def test_flat_spans_make_one_chain_and_nested_ones_a_chain_a_level() -> None:
+    flat = [(at, at + 1, 0, 1) for at in range(100)]
+    nested = [(at, 100 - at, 0, 1) for at in range(5)]
+    assert len(Pair.from_rows("t", flat).chains) == 1
+    assert len(Pair.from_rows("t", nested).chains) == 5
+
+
+def test_a_segment_of_two_annotations_counts_once() -> None:
+    assert len(Segmentation.from_rows([("s", 0, 5), ("s", 0, 5), ("t", 5, 9)])) == 2
+
+
+def test_the_json_of_a_result_entry_is_the_published_shape() -> None:
+    page = Page('m"1', 0, True, segmentation=Segmentation.from_rows([("s", 0, 60)]))
+    assert page.entry(0, 10) == (
+        '{"manifestation_id": "m\\"1", "segments": [{"segment_id": "s", "span": {"start": 0, "end": 60}}]}'
+    )
+    assert page.entry(60, 70) == '{"manifestation_id": "m\\"1", "segments": []}'
+
+
+@pytest.mark.parametrize(("greatest", "typecode"), [(2**31 - 1, "i"), (2**31, "q"), (2**63 - 1, "q")])
+def test_numbers_take_four_bytes_while_they_fit(greatest: int, typecode: str) -> None:
+    numbers = compact([0, greatest])
+    assert numbers.typecode == typecode
+    assert list(numbers) == [0, greatest]
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("count", [10, 3000])
+def test_size_bytes_is_what_the_interpreter_allocates(count: int, depth: int) -> None:
+    rows = [
+        (at + level, at + 30 - level, at, at + 9) for at in range(0, 10 * count, 10) for level in range(depth)
+    ]
+    segments = [(f"segment-{start}-{end}", start, end) for start, end, _, _ in rows]
+    page = Page("m", 2**50, True, (Pair.from_rows("t", rows), Pair.from_rows("u", rows)),
+                Segmentation.from_rows(segments))  # fmt: skip
+    encoded = encode_page(page)
+    copies = 20
+    decode_page(encoded, "m")
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        pages = [decode_page(encoded, "m") for _ in range(copies)]
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    allocated = (after - before) / copies
+    assert 0.98 * allocated <= size_bytes(pages[0]) <= 1.15 * allocated
