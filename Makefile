@@ -1,0 +1,53 @@
+# Works with GNU make 3.81 and later. Every target sets up what it needs, so each can be the first command ever run.
+PY := .venv/bin/python
+STACK ?= dev
+DEVSTACK := $(PY) -m devstack --name $(STACK)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check up down status env chaos bench audit clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  ARGS="..." is passed on by test, chaos and bench; STACK=name picks another stack than "dev";'
+	@echo '  PYTHON=path picks the interpreter that .venv is made with.'
+
+setup: ## Make .venv with everything in requirements-dev.txt (done by the others when needed)
+	@sh scripts/setup.sh >&2
+
+demo: setup ## Start everything, run one job through the worker and show what came out
+	@$(PY) -m scripts.demo $(ARGS)
+
+test: setup ## Run every test
+	@$(PY) -m pytest $(ARGS)
+
+check: setup ## Lint, format, types and import rules, then every test
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PY) -m pytest $(ARGS)
+
+up: setup ## Start the local services that are not running, and wait until each answers
+	@$(DEVSTACK) up
+
+down: setup ## Stop the local services; their data stays
+	@$(DEVSTACK) down
+
+status: setup ## Show the local services
+	@$(DEVSTACK) status
+
+env: setup ## Print the environment of the local services, for: eval "$$(make -s env)"
+	@$(DEVSTACK) env
+
+chaos: setup ## Break things while jobs run, and check that nothing is lost
+	@$(PY) -m tests.chaos $(ARGS)
+
+bench: setup ## Measure
+	@$(PY) -m bench $(ARGS)
+
+audit: setup ## Look for known vulnerabilities in what the worker installs
+	@.venv/bin/pip-audit -r requirements.txt -r requirements-api.txt
+
+clean: ## Stop every stack of this checkout, then delete .venv, .devstack and caches
+	@sh scripts/clean.sh

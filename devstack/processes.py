@@ -1,0 +1,133 @@
+"""A process is ours only if its command line says so: program and marker argument, which holds the stack's own folder.
+
+The process table is asked every time and no pid is kept, so a reused pid can never be taken for a service, and a
+service whose starter died before writing anything down is found all the same.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from devstack.waiting import wait_until
+
+KILL_LIMIT_SECONDS = 10.0
+
+
+class _Detached(subprocess.Popen[bytes]):
+    """A child that is meant to outlive this process, so leaving it running is no mistake to warn about."""
+
+    def __del__(self, *_: object) -> None:
+        return
+
+
+_children: dict[int, _Detached] = {}
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+) -> None:
+    """Start a server in a session of its own, so that Ctrl-C or the end of this command does not reach it."""
+    with log.open("ab") as output:
+        child = _Detached(
+            command,
+            cwd=folder,
+            env=env,
+            user=user,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+
+
+def find(program: str, marker: str) -> psutil.Process | None:
+    """The live process of `program` with the argument `marker`; a parent rather than the copies it forked."""
+    _reap()
+    matches = [process for process in psutil.process_iter() if _matches(process, program, marker)]
+    pids = {process.pid for process in matches}
+    for process in matches:
+        with contextlib.suppress(psutil.Error):
+            if process.ppid() not in pids:
+                return process
+    return None
+
+
+def family(main: psutil.Process) -> list[psutil.Process]:
+    """A process and everything that it started."""
+    with contextlib.suppress(psutil.Error):
+        return [main, *main.children(recursive=True)]
+    return [main]
+
+
+def working_in(folder: Path, program: str) -> list[psutil.Process]:
+    """Processes named `program` whose working folder is `folder`: children that outlived a killed parent."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.name().startswith(program) and Path(process.cwd()) == folder and is_alive(process):
+                found.append(process)
+    return found
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it can still do anything; a zombie cannot."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def is_paused(process: psutil.Process) -> bool:
+    """Whether it was stopped by SIGSTOP."""
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
+
+
+def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to each that still is the process it was when found."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def wait_gone(processes: Sequence[psutil.Process], limit_seconds: float = KILL_LIMIT_SECONDS) -> bool:
+    """Whether all of them ended within the limit."""
+
+    def gone() -> bool:
+        _reap()
+        return not any(is_alive(process) for process in processes)
+
+    return wait_until(gone, limit_seconds)
+
+
+def _matches(process: psutil.Process, program: str, marker: str) -> bool:
+    try:
+        command = process.cmdline()
+        return (
+            bool(command)
+            and os.path.basename(command[0]) == program
+            and marker in command
+            and is_alive(process)
+        )
+    except (psutil.Error, OSError):
+        return False
+
+
+def _reap() -> None:
+    """Collect children that ended, lest they stay in the process table as zombies of a long test run."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]

