@@ -18,7 +18,17 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-from app.pages import SEPARATOR, Numbers, Page, PageFormatError, Pair, Segmentation, SegmentChain, SpanChain
+from app.pages import (
+    SEPARATOR,
+    Numbers,
+    Page,
+    PageFormatError,
+    Pair,
+    Segmentation,
+    SegmentChain,
+    SpanChain,
+    is_ascending,
+)
 
 FORMAT_VERSION = 1
 MAGIC = b"srpage" + bytes([FORMAT_VERSION])
@@ -197,10 +207,8 @@ def _check_segmentation(segmentation: Segmentation) -> None:
 
 
 def _check_ascending(*columns: Numbers) -> None:
-    for numbers in columns:
-        values = numbers.tolist()
-        if values != sorted(values):
-            raise PageFormatError("an array is out of order")
+    if not all(map(is_ascending, columns)):
+        raise PageFormatError("an array is out of order")
 
 
 def _text(value: object) -> str:

@@ -40,6 +40,12 @@ def compact(numbers: Iterable[int]) -> Numbers:
         return array("q", values)
 
 
+def is_ascending(numbers: Numbers) -> bool:
+    """Whether they never decrease."""
+    values = numbers.tolist()
+    return values == sorted(values)
+
+
 def partition(spans: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Split spans that come with nondecreasing starts into as few monotone chains as there can be.
 
@@ -67,21 +73,24 @@ class SpanChain:
     ends: Numbers
     lows: Numbers
     highs: Numbers
+    ordered: bool = field(init=False, repr=False, compare=False)  # lows and highs never decrease either
     low_blocks: Numbers = field(init=False, repr=False, compare=False)
     high_blocks: Numbers = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Derive the extremes of each block."""
-        blocks = range(0, len(self.starts), BLOCK_SPANS)
+        """Derive whether the alignment keeps its order, as most do, and if not the extremes of each block."""
+        ordered = is_ascending(self.lows) and is_ascending(self.highs)
+        blocks = range(0, 0 if ordered else len(self.starts), BLOCK_SPANS)
         lows = compact(min(self.lows[at : at + BLOCK_SPANS]) for at in blocks)
         highs = compact(max(self.highs[at : at + BLOCK_SPANS]) for at in blocks)
+        object.__setattr__(self, "ordered", ordered)
         object.__setattr__(self, "low_blocks", lows)
         object.__setattr__(self, "high_blocks", highs)
 
     def extremes(self, first: int, stop: int) -> tuple[int, int]:
         """(least low, greatest high) of the positions [first, stop), which are not none."""
-        if stop - first == 1:
-            return self.lows[first], self.highs[first]
+        if self.ordered or stop - first == 1:
+            return self.lows[first], self.highs[stop - 1]
         if stop - first <= 2 * BLOCK_SPANS:
             return min(self.lows[first:stop]), max(self.highs[first:stop])
         first_block, stop_block = -(-first // BLOCK_SPANS), stop // BLOCK_SPANS
