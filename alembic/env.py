@@ -5,9 +5,9 @@ Invariant: a first migration never touches tables that somebody else has made.
 
 import sys
 
-from alembic import context
 from sqlalchemy import text
 
+from alembic import context
 from app.config import get
 from app.db.models import Base
 from app.db.postgres import make_engine

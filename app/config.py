@@ -4,6 +4,7 @@ Invariant: a wrong setting stops the start with one message that names every off
 each command asks only for the variables that it uses (shared/spec/contract.md, "Environment").
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, Final, Literal, cast
 from urllib.parse import urlsplit
@@ -90,7 +91,8 @@ def load_settings(*names: str) -> Settings:
     Raises `ConfigurationError` with one message that names every offender.
     """
     try:
-        return _subset(frozenset(name.lower() for name in names))()
+        model: Callable[[], Settings] = _subset(frozenset(name.lower() for name in names))
+        return model()
     except ValidationError as error:
         raise ConfigurationError(_report(error)) from None
 
@@ -107,12 +109,14 @@ def get(name: str) -> Any:
 
 
 @cache
-def _subset(fields: frozenset[str]) -> type[Settings]:
+def _subset(fields: frozenset[str]) -> Callable[[], Settings]:
     if not fields:
-        return Settings
-    chosen: dict[str, Any] = {name: (Settings.model_fields[name].annotation, Settings.model_fields[name]) for name in fields}
+        return cast(Callable[[], Settings], Settings)
+    chosen: dict[str, Any] = {
+        name: (Settings.model_fields[name].annotation, Settings.model_fields[name]) for name in fields
+    }
     base = type("SettingsBase", (BaseSettings,), {"model_config": Settings.model_config})
-    return cast(type[Settings], create_model("Settings", __base__=base, **chosen))
+    return cast(Callable[[], Settings], create_model("Settings", __base__=base, **chosen))
 
 
 def _report(error: ValidationError) -> str:

@@ -32,11 +32,9 @@ def setup_logging(level: str, log_format: str, stream: IO[str] | None = None) ->
 
 def _skip_what_no_format_shows() -> None:
     """Spare every record the look at the stack, thread and process (the logging HOWTO's "Optimization")."""
-    logging.logThreads = False
-    logging.logProcesses = False
-    logging.logMultiprocessing = False
-    logging.logAsyncioTasks = False
-    logging._srcfile = None  # type: ignore[attr-defined]
+    for switch in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
+        setattr(logging, switch, False)
+    setattr(logging, "_srcfile", None)  # noqa: B010  (private, but documented there)
 
 
 class TextFormatter(logging.Formatter):

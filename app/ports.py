@@ -5,7 +5,7 @@ without a database, a queue or a graph. Times that decide anything are the datab
 since the epoch on its clock.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,7 +75,9 @@ class JobCancelled:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No such row or job: its producer may not have committed yet."""
+    """No such row or job, `age_seconds` after the message was sent: its producer may not have committed yet."""
+
+    age_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,12 @@ class GivenBack:
     claim: Claimed
 
 
+type Relate = Callable[[Sequence[Start]], list[str | PermanentError]]
+"""The graph: the result JSON text of each start, or why there can be none.
+
+Raises `OutageError` or `TransientError` for all of them together.
+"""
+
 type Ending = Completed | Failed | Postponed | GivenBack
 
 
@@ -139,6 +147,18 @@ class Announcement:
     job_id: str
     manifestation_id: str
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnsentSegment:
+    """A segment that wants a message; its span is None when no producer or claim has stored it."""
+
+    task_id: str
+    job_id: str
+    manifestation_id: str
+    segment_id: str
+    start: int | None
+    end: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +189,6 @@ class ResultStore(Protocol):
         ...
 
 
-class RelationFinder(Protocol):
-    """The graph."""
-
-    def relate(self, starts: Sequence[Start]) -> list[str | PermanentError]:
-        """The result JSON text of each start, or why there can be none.
-
-        Raises `OutageError` or `TransientError` for all of them together.
-        """
-        ...
-
-
 class Leases(Protocol):
     """What the heartbeat keeps alive."""
 
@@ -201,4 +210,35 @@ class Announcer(Protocol):
 
     def submit(self, announcements: Sequence[Announcement]) -> None:
         """Send these soon; if that fails the sweep will."""
+        ...
+
+
+class OutboxStore(Protocol):
+    """The outbox and what the sweep looks for; with `job_id` in that job only.
+
+    Each call is one transaction of its own and may raise `OutageError` or `TransientError`.
+    """
+
+    def lease_unsent(self, limit: int, job_id: str | None = None) -> list[Announcement]:
+        """Completion messages that nobody is sending, leased to the caller."""
+        ...
+
+    def mark_sent(self, announcements: Sequence[Announcement]) -> None:
+        """They are on the queue."""
+        ...
+
+    def finish_forgotten(self, job_id: str | None = None) -> list[tuple[str, str]]:
+        """Give jobs whose counters say that they have ended their status; (job id, status) of each."""
+        ...
+
+    def add_missing(self, job_id: str | None = None) -> list[str]:
+        """Make the outbox row of COMPLETED jobs that have none; their ids."""
+        ...
+
+    def mark_for_resending(self, limit: int, job_id: str | None, after_seconds: float) -> list[UnsentSegment]:
+        """Unfinished segments that nobody will otherwise work on, marked as sent now."""
+        ...
+
+    def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
+        """Keep (task id, start, end) of segments whose producer gave none."""
         ...

@@ -112,7 +112,7 @@ class Queue:
         """Ask the queue about itself; also the probe for whether SQS answers."""
         with _Translated(self.name):
             reply = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])
-        values: dict[str, str] = dict(reply.get("Attributes", {}))
+        values: Any = reply.get("Attributes", {})
         policy = json.loads(values.get("RedrivePolicy") or "{}")
         count = policy.get("maxReceiveCount")
         counters = ("", "NotVisible", "Delayed")
@@ -137,9 +137,7 @@ class Queue:
 
     def delete(self, handles: Sequence[str]) -> dict[int, str]:
         """Delete by receipt handle; position to reason of those that SQS did not delete."""
-        return self._in_batches(
-            self._client.delete_message_batch, [{"ReceiptHandle": handle} for handle in handles]
-        )
+        return self._in_batches(self._client.delete_message_batch, [{"ReceiptHandle": handle} for handle in handles])
 
     def hide(self, handles: Sequence[tuple[str, int]]) -> dict[int, str]:
         """Make each (receipt handle, seconds) visible again after so long; position to reason of the refused."""
@@ -153,9 +151,7 @@ class Queue:
 
         When a later call of several fails as a whole, the positions that it held are among the refused.
         """
-        return self._in_batches(
-            self._client.send_message_batch, [self._entry(message) for message in messages]
-        )
+        return self._in_batches(self._client.send_message_batch, [self._entry(message) for message in messages])
 
     def purge(self) -> None:
         """Empty the queue; AWS allows it once in 60 s."""

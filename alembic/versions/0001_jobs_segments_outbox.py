@@ -1,9 +1,9 @@
 """Jobs, their segments, and the outbox of completion messages."""
 
 import sqlalchemy as sa
-from alembic import context, op
 from sqlalchemy.dialects import postgresql
 
+from alembic import context, op
 from app.errors import ConfigurationError
 
 revision = "0001"
@@ -78,9 +78,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.Column("fresh_since", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.Column("cancelled_at", sa.DateTime(timezone=True)),
-        sa.CheckConstraint(
-            "status IN ('QUEUED', 'IN_PROGRESS', 'COMPLETED', 'FAILED')", name="root_job_status_known"
-        ),
+        sa.CheckConstraint("status IN ('QUEUED', 'IN_PROGRESS', 'COMPLETED', 'FAILED')", name="root_job_status_known"),
         sa.CheckConstraint(
             "completed_segments >= 0 AND failed_segments >= 0"
             " AND completed_segments + failed_segments <= total_segments",
@@ -94,9 +92,7 @@ def upgrade() -> None:
     op.create_table(
         "segment_task",
         sa.Column("task_id", postgresql.UUID(as_uuid=False), primary_key=True, server_default=NEW_ID),
-        sa.Column(
-            "job_id", postgresql.UUID(as_uuid=False), sa.ForeignKey("root_job.job_id"), nullable=False
-        ),
+        sa.Column("job_id", postgresql.UUID(as_uuid=False), sa.ForeignKey("root_job.job_id"), nullable=False),
         sa.Column("segment_id", sa.Text, nullable=False),
         sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'QUEUED'")),
         sa.Column("result_json", postgresql.JSONB),
@@ -131,9 +127,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "completion_outbox",
-        sa.Column(
-            "job_id", postgresql.UUID(as_uuid=False), sa.ForeignKey("root_job.job_id"), primary_key=True
-        ),
+        sa.Column("job_id", postgresql.UUID(as_uuid=False), sa.ForeignKey("root_job.job_id"), primary_key=True),
         sa.Column("manifestation_id", sa.Text, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.Column("lease_token", postgresql.UUID(as_uuid=False)),

@@ -52,8 +52,8 @@ WHERE t.job_id = w.job_id
 WITH wanted AS MATERIALIZED (
     SELECT *
     FROM unnest(%(job_ids)s::uuid[], %(segment_ids)s::text[], %(manifestation_ids)s::text[],
-                %(starts)s::bigint[], %(ends)s::bigint[])
-         WITH ORDINALITY AS w (job_id, segment_id, manifestation_id, span_start, span_end, position)
+                %(starts)s::bigint[], %(ends)s::bigint[], %(sent_ats)s::bigint[])
+         WITH ORDINALITY AS w (job_id, segment_id, manifestation_id, span_start, span_end, sent_at_ms, position)
 ), clock AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), seen AS MATERIALIZED (
@@ -61,6 +61,7 @@ WITH wanted AS MATERIALIZED (
            coalesce(t.span_start, w.span_start) AS span_start,
            coalesce(t.span_end, w.span_end) AS span_end,
            j.manifestation_id, j.fresh_since,
+           (extract(epoch FROM clock.now) - w.sent_at_ms / 1000.0)::float8 AS age_seconds,
            extract(epoch FROM CASE t.status WHEN 'RETRYING' THEN t.retry_at ELSE t.lease_expires_at END
                               - clock.now)::float8 AS held_seconds,
            CASE
@@ -108,6 +109,7 @@ SELECT CASE WHEN seen.answer IN ('claimed', 'abandoned') AND claimed.task_id IS 
             ELSE seen.answer END AS answer,
        seen.task_id::text, claimed.claim_token::text AS token, claimed.attempts, seen.span_start, seen.span_end,
        seen.manifestation_id, seen.error_message, greatest(seen.held_seconds, 0) AS held_seconds,
+       seen.age_seconds,
        (extract(epoch FROM least(seen.fresh_since, clock_timestamp())) * 1000000)::bigint AS fresh_since_us,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS read_at_us
 FROM seen
@@ -183,7 +185,7 @@ def _answer(request: SegmentRequest, row: Any) -> ClaimAnswer:
         case "foreign":
             return ForeignManifestation(row.manifestation_id)
         case "unknown":
-            return Unknown()
+            return Unknown(row.age_seconds)
     raise AssertionError(f"CLAIM answered {row.answer!r}")
 
 

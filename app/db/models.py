@@ -116,8 +116,4 @@ class CompletionOutbox(Base):
     sent_at: Mapped[datetime | None]
     send_count: Mapped[int] = mapped_column(server_default=text("0"))
 
-    __table_args__ = (
-        Index(
-            "completion_outbox_unsent", "leased_until", postgresql_where=text("sent_at IS NULL")
-        ),
-    )
+    __table_args__ = (Index("completion_outbox_unsent", "leased_until", postgresql_where=text("sent_at IS NULL")),)

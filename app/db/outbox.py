@@ -5,22 +5,19 @@ re-sent before its message is. No lock outlives a statement, so none is held whi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Engine
 
 from app.db.postgres import run
 from app.db.results import OUTBOX_LEASE_SECONDS
-from app.ports import Announcement
+from app.ports import Announcement, UnsentSegment
 
 SWEEP_LOCK: Final = 5_306_093
 """Advisory lock of the statement that looks for segments to re-send: one worker at a time is enough."""
 
-RESEND_AFTER_SECONDS: Final = 900
-"""Doubled with each re-sending of the same segment, so that a long backlog is not flooded."""
-
 MAX_DOUBLINGS: Final = 10
+"""The wait before a re-sending doubles with each one before it, so that a long backlog is not flooded."""
 
 LEASE_UNSENT: Final = """
 UPDATE completion_outbox o
@@ -111,18 +108,6 @@ WHERE t.task_id = w.task_id AND t.span_start IS NULL
 """
 
 
-@dataclass(frozen=True, slots=True)
-class UnsentSegment:
-    """A segment that wants a message; the span is None when no producer or claim has stored it."""
-
-    task_id: str
-    job_id: str
-    manifestation_id: str
-    segment_id: str
-    start: int | None
-    end: int | None
-
-
 class PostgresOutbox:
     """The outbox and the sweep on PostgreSQL; each method is one transaction and may raise `OutageError`.
 
@@ -153,9 +138,7 @@ class PostgresOutbox:
         """Make the outbox row of COMPLETED jobs that have none; their ids."""
         return [row[0] for row in run(self._engine, ADD_MISSING, {"job_id": job_id})]
 
-    def mark_for_resending(
-        self, limit: int, job_id: str | None = None, after_seconds: float = RESEND_AFTER_SECONDS
-    ) -> list[UnsentSegment]:
+    def mark_for_resending(self, limit: int, job_id: str | None, after_seconds: float) -> list[UnsentSegment]:
         """Unfinished segments that nobody will otherwise work on, marked as sent now; send them."""
         parameters = {
             "limit": limit,

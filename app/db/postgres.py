@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import psycopg2
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import Row, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -73,7 +73,7 @@ def __getattr__(name: str) -> Any:
     return globals()["engine"]
 
 
-def run(engine: Engine, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row[Any]]:
+def run(engine: Engine, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
     """Run `sql` (one or several statements) as one transaction and return the last statement's rows.
 
     A lost deadlock, a serialisation failure and a connection that was cut are repeated here: every statement of
@@ -101,6 +101,17 @@ def ping(engine: Engine) -> None:
     """Ask whether PostgreSQL answers and takes writes. Raises `OutageError`."""
     if run(engine, "SELECT pg_is_in_recovery()")[0][0]:
         raise OutageError(SERVICE, "it is a read-only standby")
+
+
+def missing_tables(engine: Engine) -> list[str]:
+    """Which of our tables are not there; all of them before ``alembic upgrade head``. Raises `OutageError`."""
+    names = ["root_job", "segment_task", "completion_outbox"]
+    rows = run(
+        engine,
+        "SELECT name FROM unnest(%(names)s::text[]) AS n (name) WHERE to_regclass(name) IS NULL",
+        {"names": names},
+    )
+    return [row[0] for row in rows]
 
 
 def translate(error: SQLAlchemyError) -> ProcessorError:

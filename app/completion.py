@@ -1,0 +1,216 @@
+"""Relays completion messages, and sweeps up what was forgotten: the outbox, job states, lost messages.
+
+Invariant: a completion message is sent after its job's transaction has committed and marked after it was sent, so it
+may be repeated but not lost; nothing in PostgreSQL is locked while SQS is being talked to.
+"""
+
+import json
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from app.errors import OutageError, ProcessorError
+from app.outage import Gate
+from app.ports import Announcement, OutboxStore, UnsentSegment
+from app.sqs import Outgoing, Queue
+from app.stopping import Stop
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 30.0
+STEP_SECONDS: Final = 0.2
+RESEND_AFTER_SECONDS: Final = 900.0
+MAX_RESENT_A_SWEEP: Final = 100
+MAX_RELAYED_A_SWEEP: Final = 100
+"""Both bounded, so that a sweep stays cheap; what is left waits for the next one."""
+
+
+class SpanFinder(Protocol):
+    """The graph, asked for the spans of segments whose producer gave none."""
+
+    def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Half-open spans of those segments that have one. Raises `ProcessorError`."""
+        ...
+
+
+class Relay:
+    """Sends leased completion messages and marks them."""
+
+    def __init__(self, outbox: OutboxStore, completed: Queue) -> None:
+        self._outbox = outbox
+        self._completed = completed
+
+    def send(self, announcements: Sequence[Announcement]) -> int:
+        """Send and mark; how many went out. Those that did not are left to a sweep. Raises `ProcessorError`."""
+        if not announcements:
+            return 0
+        refused = self._completed.send([_completion_message(each) for each in announcements])
+        for at, reason in refused.items():
+            log.warning("The completion message of job %s was refused: %s", announcements[at].job_id, reason)
+        sent = [each for at, each in enumerate(announcements) if at not in refused]
+        self._outbox.mark_sent(sent)
+        for each in sent:
+            log.info(
+                "Job %s of manifestation %s is completed, its message is sent",
+                each.job_id,
+                each.manifestation_id,
+            )
+        return len(sent)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep found and mended."""
+
+    jobs_ended: int = 0
+    outbox_rows_added: int = 0
+    completions_sent: int = 0
+    segments_resent: int = 0
+    segments_without_span: int = 0
+
+    @property
+    def found_nothing(self) -> bool:
+        """Nothing was broken."""
+        return self == SweepReport()
+
+
+class Sweep:
+    """Finds what nobody will otherwise do. Cheap when there is nothing: four statements."""
+
+    def __init__(self, outbox: OutboxStore, relay: Relay, segments: Queue, spans: SpanFinder) -> None:
+        self._outbox = outbox
+        self._relay = relay
+        self._segments = segments
+        self._spans = spans
+
+    def run(self, job_id: str | None = None, after_seconds: float = RESEND_AFTER_SECONDS) -> SweepReport:
+        """One sweep, over all jobs or over one. Raises `ProcessorError`; what was done until then stays done."""
+        ended = self._outbox.finish_forgotten(job_id)
+        added = self._outbox.add_missing(job_id)
+        relayed = self._relay.send(self._outbox.lease_unsent(MAX_RELAYED_A_SWEEP, job_id))
+        unsent = self._outbox.mark_for_resending(MAX_RESENT_A_SWEEP, job_id, after_seconds)
+        known, unknown = self._with_spans(unsent)
+        resent = self._resend(known)
+        return SweepReport(len(ended), len(added), relayed, resent, len(unknown))
+
+    def _resend(self, segments: Sequence[UnsentSegment]) -> int:
+        if not segments:
+            return 0
+        refused = self._segments.send([Outgoing(segment_message(segment)) for segment in segments])
+        log.warning(
+            "Sent the messages of %d unfinished segments again, nobody was working on them: %s",
+            len(segments) - len(refused),
+            ", ".join(sorted({f"job {segment.job_id}" for segment in segments})),
+        )
+        return len(segments) - len(refused)
+
+    def _with_spans(self, segments: Sequence[UnsentSegment]) -> tuple[list[UnsentSegment], list[UnsentSegment]]:
+        """Those that can be sent, their missing spans read from the graph, and those that can't."""
+        bare = [segment for segment in segments if segment.start is None]
+        if not bare:
+            return list(segments), []
+        spans = self._spans.find_spans([segment.segment_id for segment in bare])
+        found = [(s.task_id, *spans[s.segment_id]) for s in bare if s.segment_id in spans]
+        if found:
+            self._outbox.store_spans(found)
+        unknown = [segment for segment in bare if segment.segment_id not in spans]
+        for segment in unknown:
+            log.error(
+                "Segment %s of job %s is unfinished, and neither its row nor the graph knows its span",
+                segment.segment_id,
+                segment.job_id,
+            )
+        mended = [
+            UnsentSegment(s.task_id, s.job_id, s.manifestation_id, s.segment_id, *spans[s.segment_id])
+            for s in bare
+            if s.segment_id in spans
+        ]
+        return [s for s in segments if s.start is not None] + mended, unknown
+
+
+class Housekeeper:
+    """The thread that relays what the finishers hand over at once, and sweeps now and then."""
+
+    def __init__(self, relay: Relay, sweep: Sweep, gate: Gate, every_seconds: float = SWEEP_SECONDS) -> None:
+        self._relay = relay
+        self._sweep = sweep
+        self._gate = gate
+        self._every_seconds = every_seconds
+        self._inbox: queue.SimpleQueue[Sequence[Announcement]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._pending = 0
+
+    def submit(self, announcements: Sequence[Announcement]) -> None:
+        """Send these soon; if that fails a sweep will. Never blocks."""
+        if announcements:
+            self._count(len(announcements))
+            self._inbox.put(announcements)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything handed over has been dealt with."""
+        return self._pending == 0
+
+    def run(self, stop: Stop) -> None:
+        """Relay and sweep until `stop`, then relay what is left."""
+        next_sweep = time.monotonic() + self._every_seconds * random.random()  # noqa: S311  (workers spread out)
+        while not stop.is_set():
+            if not self._relay_next(STEP_SECONDS) and time.monotonic() >= next_sweep:
+                self._try(self._sweep_once, "A sweep")
+                next_sweep = time.monotonic() + self._every_seconds * random.uniform(0.8, 1.2)  # noqa: S311
+        while self._relay_next(0.0):
+            pass
+
+    def _relay_next(self, wait_seconds: float) -> bool:
+        """Relay what comes within `wait_seconds`; whether there was anything."""
+        try:
+            announcements = self._inbox.get(block=wait_seconds > 0, timeout=wait_seconds)
+        except queue.Empty:
+            return False
+        self._try(lambda: self._relay.send(announcements), "Relaying completions")
+        self._count(-len(announcements))
+        return True
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._pending += more
+
+    def _sweep_once(self) -> None:
+        if self._gate.is_open:
+            self._sweep.run()
+
+    def _try(self, step: Callable[[], object], what: str) -> None:
+        try:
+            step()
+        except OutageError as error:
+            self._gate.close(error.service, error.reason)
+        except ProcessorError as error:
+            log.warning("%s failed, and is tried again: %s", what, error)
+        except Exception:
+            log.exception("%s failed, and is tried again", what)
+
+
+def segment_message(segment: UnsentSegment) -> str:
+    """The body of the message that asks for `segment`."""
+    return json.dumps(
+        {
+            "job_id": segment.job_id,
+            "manifestation_id": segment.manifestation_id,
+            "segment_id": segment.segment_id,
+            "start": segment.start,
+            "end": segment.end,
+        },
+        ensure_ascii=False,
+    )
+
+
+def _completion_message(announcement: Announcement) -> Outgoing:
+    body = json.dumps(
+        {"job_id": announcement.job_id, "manifestation_id": announcement.manifestation_id}, ensure_ascii=False
+    )
+    return Outgoing(body, deduplication_id=announcement.job_id)

@@ -1,0 +1,149 @@
+"""Keeps what is in hand ours: renews leases in PostgreSQL, then visibility in SQS, at a third of the time-out.
+
+Invariant: a message's visibility is never extended past a lease that could not be renewed, so that what this
+process can no longer hold comes back for others. A claim that is lost is marked, and its message left alone.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+from app.delivery import Delivery
+from app.errors import ProcessorError
+from app.ports import Claimed
+from app.sqs import MAX_VISIBILITY_SECONDS
+from app.stopping import Stop
+
+log = logging.getLogger(__name__)
+
+BEATS_A_TIMEOUT: Final = 3
+LEASE_MARGIN_SECONDS: Final = 1.5
+"""The lease ends so long before the visibility, both counted from the receive."""
+
+
+class Renewer(Protocol):
+    """Extends leases; see `app.ports.ClaimStore`."""
+
+    def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:
+        """The tokens that are still ours. Raises `ProcessorError`."""
+        ...
+
+
+class Hider(Protocol):
+    """Extends visibility; see `app.sqs.Queue`."""
+
+    def hide(self, handles: Sequence[tuple[str, int]]) -> dict[int, str]:
+        """Position to reason of the refused. Raises `ProcessorError`."""
+        ...
+
+
+class Heartbeat:
+    """What is in hand, waiting or running, and the thread that keeps it. Implements `app.ports.Leases`."""
+
+    def __init__(
+        self,
+        renewer: Renewer | None,
+        queue: Hider,
+        *,
+        visibility_seconds: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Without a `renewer` there are no claims: only visibility is kept."""
+        self._renewer = renewer
+        self._queue = queue
+        self._visibility_seconds = visibility_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._deliveries: dict[str, Delivery] = {}
+        self._segments: dict[str, tuple[str, str]] = {}
+        self._claims: dict[str, Claimed] = {}
+        self._lost: set[str] = set()
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a claim holds, from the receive of its message."""
+        return self._visibility_seconds - LEASE_MARGIN_SECONDS
+
+    @contextmanager
+    def watching(self, deliveries: Sequence[Delivery]) -> Iterator[None]:
+        """They are in hand inside this context."""
+        with self._lock:
+            self._deliveries.update((delivery.handle, delivery) for delivery in deliveries)
+        try:
+            yield
+        finally:
+            with self._lock:
+                for delivery in deliveries:
+                    self._deliveries.pop(delivery.handle, None)
+                    self._segments.pop(delivery.handle, None)
+
+    def name(self, delivery: Delivery, job_id: str, segment_id: str) -> None:
+        """`delivery` asks for that segment: when its claim is lost, the message is left alone."""
+        with self._lock:
+            self._segments[delivery.handle] = (job_id, segment_id)
+
+    def hold(self, claims: Collection[Claimed]) -> None:
+        """Renew these from now on."""
+        with self._lock:
+            self._claims.update((claim.token, claim) for claim in claims)
+
+    def release(self, claims: Collection[Claimed]) -> None:
+        """They have ended."""
+        with self._lock:
+            for claim in claims:
+                self._claims.pop(claim.token, None)
+                self._lost.discard(claim.token)
+
+    def is_lost(self, claim: Claimed) -> bool:
+        """Somebody else has claimed it since."""
+        return claim.token in self._lost
+
+    def in_hand(self) -> tuple[list[Delivery], list[Claimed]]:
+        """The messages and the claims that have no outcome yet."""
+        with self._lock:
+            return list(self._deliveries.values()), [c for c in self._claims.values() if c.token not in self._lost]
+
+    def run(self, stop: Stop) -> None:
+        """Beat until `stop`; nothing that fails ends it."""
+        while not stop.wait(self._visibility_seconds / BEATS_A_TIMEOUT):
+            try:
+                self.beat()
+            except ProcessorError as error:
+                log.warning("Leases could not be renewed, the next beat tries again: %s", error)
+            except Exception:
+                log.exception("A heartbeat failed; the next one tries again")
+
+    def beat(self) -> None:
+        """Renew every claim in hand, then the visibility of every message whose claim still stands."""
+        deliveries, claims = self.in_hand()
+        if claims:
+            self._renew(claims)
+        if deliveries:
+            self._extend(deliveries)
+
+    def _renew(self, claims: Sequence[Claimed]) -> None:
+        if self._renewer is None:
+            return
+        kept = self._renewer.renew(claims, self.lease_seconds)
+        with self._lock:
+            gone = [c for c in claims if c.token not in kept and c.token in self._claims]
+            self._lost.update(claim.token for claim in gone)
+        for claim in gone:
+            log.warning("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id)
+
+    def _extend(self, deliveries: Sequence[Delivery]) -> None:
+        with self._lock:
+            lost = {(c.job_id, c.segment_id) for token in self._lost if (c := self._claims.get(token))}
+            kept = [d for d in deliveries if d.handle in self._deliveries and self._segments.get(d.handle) not in lost]
+        handles = [(delivery.handle, self._seconds_for(delivery)) for delivery in kept]
+        refused = self._queue.hide([handle for handle in handles if handle[1] > 0])
+        if refused:
+            log.info("The visibility of %d messages was not extended, they may be delivered again", len(refused))
+
+    def _seconds_for(self, delivery: Delivery) -> int:
+        """SQS ends every visibility 12 h after the receive; a longer one is refused."""
+        left = MAX_VISIBILITY_SECONDS - 1 - (self._clock() - delivery.received_at)
+        return min(self._visibility_seconds, int(left))

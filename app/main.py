@@ -1,0 +1,248 @@
+"""The composition root of ``python -m app.main``: settings to adapters to `SimpleConsumer`; exit codes.
+
+Invariant: nothing else builds the worker's parts, and nothing here does their work.
+
+Exit codes: 0 stopped as asked; 2 the settings, queues or credentials are wrong; 3 a thread hung; 128 + n on a second
+signal n.
+"""
+
+import logging
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Engine
+
+from app.acknowledge import Acknowledger
+from app.cache import PageCache
+from app.completion import Housekeeper, Relay, Sweep
+from app.config import Settings, load_settings
+from app.consumer import Parts, SimpleConsumer
+from app.db.claims import PostgresClaims
+from app.db.outbox import PostgresOutbox
+from app.db.postgres import make_engine, missing_tables, ping
+from app.db.results import PostgresResults
+from app.errors import ConfigurationError, OutageError, ProcessorError
+from app.heartbeat import Heartbeat
+from app.logs import setup_logging
+from app.neo4j_database import Neo4JDatabase
+from app.neo4j_database_validator import validate
+from app.outage import Gate
+from app.sqs import Queue, QueueFacts, make_client
+from app.stopping import Stop
+from app.tasks import TaskService
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+__all__ = ["SimpleConsumer", "main"]
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIGURATION: Final = 2
+START_RETRY_SECONDS: Final = 2.0
+BYTES_A_MEGABYTE: Final = 1_000_000
+QUEUE_SETTINGS: Final = (
+    "aws_region",
+    "aws_access_key_id",
+    "aws_secret_access_key",
+    "aws_session_token",
+    "aws_endpoint_url_sqs",
+    "sqs_dead_letter_queue_url",
+    "sqs_wait_time_seconds",
+    "sqs_batch_size",
+    "sqs_batches_in_hand",
+    "sqs_visibility_timeout_seconds",
+    "polling_wait_time_ms",
+    "shutdown_grace_seconds",
+    "log_level",
+    "log_format",
+)
+"""What a consumer needs whose subclass handles the messages by itself."""
+
+
+def main() -> int:
+    """Run the worker until it is told to stop; its exit code."""
+    try:
+        return SimpleConsumer(queue_url=load_settings().sqs_queue_url).run()
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)  # noqa: T201  (there may be no log yet)
+        return EXIT_CONFIGURATION
+
+
+def wire(consumer: SimpleConsumer) -> Parts:
+    """Everything the consumer works with, from the settings; waits for services that do not answer yet.
+
+    Raises `ConfigurationError`. When the consumer is told to stop meanwhile, the waiting ends.
+    """
+    settings = load_settings(*QUEUE_SETTINGS) if consumer.handles_itself else load_settings()
+    if not logging.getLogger().handlers:
+        setup_logging(settings.log_level, settings.log_format)
+    consumer.complete(
+        batch_size=settings.sqs_batch_size,
+        wait_time_seconds=settings.sqs_wait_time_seconds,
+        visibility_timeout_seconds=settings.sqs_visibility_timeout_seconds,
+        polling_wait_time_ms=settings.polling_wait_time_ms,
+    )
+    queues = _Queues.open(consumer, settings)
+    facts = queues.check(consumer.stopping)
+    parts = Parts(
+        queue=queues.polled,
+        acknowledger=Acknowledger(queues.segments, queues.dead_letters, facts.max_receive_count),
+        heartbeat=Heartbeat(None, queues.segments, visibility_seconds=consumer.visibility_timeout_seconds),
+        gate=Gate({"SQS": queues.segments.facts}),
+        service=None,
+        lanes=settings.sqs_batches_in_hand,
+        grace_seconds=settings.shutdown_grace_seconds,
+    )
+    if consumer.handles_itself:
+        parts.helpers = (("heartbeat", parts.heartbeat),)
+    else:
+        _add_service(parts, queues, settings, consumer)
+    return parts
+
+
+SimpleConsumer.wiring = staticmethod(wire)
+
+
+def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: SimpleConsumer) -> None:
+    """The databases, the service over them, and the threads beside it."""
+    engine = make_engine(settings.postgres_url, pool_size=settings.sqs_batches_in_hand + 3)
+    graph = Neo4JDatabase(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password, settings.neo4j_database)
+    pages = PageCache.connect(
+        graph,
+        memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
+        url=settings.dragonfly_url,
+        ttl_seconds=settings.cache_ttl_seconds,
+    )
+    claims = PostgresClaims(engine, _worker_name(), settings.max_attempts)
+    outbox = PostgresOutbox(engine)
+    relay = Relay(outbox, queues.completed)
+    parts.heartbeat = Heartbeat(claims, queues.segments, visibility_seconds=consumer.visibility_timeout_seconds)
+    parts.gate = Gate(
+        {"SQS": queues.segments.facts, "Neo4j": graph.ping, "PostgreSQL": lambda: _probe(engine, service)}
+    )
+    housekeeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, graph), parts.gate)
+    parts.service = service = TaskService(
+        claims,
+        PostgresResults(engine),
+        lambda starts: graph.relate(starts, pages),
+        parts.heartbeat,
+        housekeeper,
+        parts.gate,
+        max_attempts=settings.max_attempts,
+        lease_seconds=parts.heartbeat.lease_seconds,
+    )
+    parts.helpers = (("heartbeat", parts.heartbeat), ("housekeeper", housekeeper))
+    parts.is_idle = lambda: housekeeper.is_idle
+    parts.close = lambda: _close(engine, graph)
+    _wait_for_services(engine, graph, consumer.stopping)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queues:
+    """The three queues; `polled` is the input queue through a client whose read time-out fits a long poll."""
+
+    polled: Queue
+    segments: Queue
+    completed: Queue
+    dead_letters: Queue | None
+
+    @classmethod
+    def open(cls, consumer: SimpleConsumer, settings: Settings) -> "_Queues":
+        def client(wait_seconds: int) -> "SQSClient":
+            if consumer.given_client is not None:
+                return consumer.given_client
+            return make_client(
+                consumer.given_region or settings.aws_region,
+                wait_seconds=wait_seconds,
+                connections=settings.sqs_batches_in_hand + 4,
+                endpoint_url=settings.aws_endpoint_url_sqs,
+                access_key_id=settings.aws_access_key_id,
+                secret_access_key=settings.aws_secret_access_key,
+                session_token=settings.aws_session_token,
+            )
+
+        calls = client(0)
+        completed = consumer.queue_url if consumer.handles_itself else settings.sqs_completed_queue_url
+        dead = settings.sqs_dead_letter_queue_url
+        return cls(
+            polled=Queue(client(consumer.wait_time_seconds), consumer.queue_url),
+            segments=Queue(calls, consumer.queue_url),
+            completed=Queue(calls, completed),
+            dead_letters=Queue(calls, dead) if dead else None,
+        )
+
+    def check(self, stop: Stop) -> QueueFacts:
+        """Each queue is there and lets us in. Raises `ConfigurationError`; waits while SQS does not answer."""
+        facts = QueueFacts(None, False, 0)
+        for queue in (self.completed, self.dead_letters, self.segments):
+            if queue is not None:
+                facts = _persist(queue.facts, "SQS", stop) or facts
+        if facts.is_fifo:
+            raise ConfigurationError(
+                f"SQS_QUEUE_URL names a FIFO queue ({self.segments.name}); segments are done in any order and re-sent,"
+                " so the input queue must be a standard queue."
+            )
+        return facts
+
+
+def _wait_for_services(engine: Engine, graph: Neo4JDatabase, stop: Stop) -> None:
+    _persist(lambda: _expect_tables(engine), "PostgreSQL", stop)
+    _persist(graph.ping, "Neo4j", stop)
+    findings = [] if stop.is_set() else _persist(lambda: validate(graph, full=False), "Neo4j", stop) or []
+    for finding in findings:
+        log.warning("The graph: %s", finding)
+
+
+def _persist[T](step: Callable[[], T], what: str, stop: Stop) -> T | None:
+    """`step` again and again while its service does not answer, saying so when the reason changes; None on `stop`."""
+    said = ""
+    while not stop.is_set():
+        try:
+            result = step()
+        except ConfigurationError:
+            raise
+        except ProcessorError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("Waiting for %s: %s", what, said)
+            stop.wait(START_RETRY_SECONDS)
+        else:
+            if said:
+                log.info("%s is there", what)
+            return result
+    return None
+
+
+def _expect_tables(engine: Engine) -> None:
+    if missing := missing_tables(engine):
+        raise OutageError("PostgreSQL", f"the tables {', '.join(missing)} are missing; run: alembic upgrade head")
+
+
+def _probe(engine: Engine, service: TaskService) -> None:
+    """PostgreSQL is back when it answers, takes writes, and has taken back what it is owed."""
+    ping(engine)
+    service.settle_owed()
+
+
+def _close(engine: Engine, graph: Neo4JDatabase) -> None:
+    engine.dispose()
+    graph.close()
+
+
+def _worker_name() -> str:
+    """Of this start of this process: a worker that is restarted is another one."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    # Lanes may still be parked in a poll; the interpreter would wait for, or trip over, what they are doing.
+    os._exit(code)
