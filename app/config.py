@@ -44,7 +44,6 @@ NEO4J_SCHEMES: Final = ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt
 POSTGRES_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg2")
 
 Text = Annotated[str, AfterValidator(_refuse_blank)]
-Secret = Annotated[str, AfterValidator(_refuse_blank), Field(repr=False)]
 QueueUrl = Annotated[str, _check_scheme("https", "http")]
 
 
@@ -60,13 +59,13 @@ class Settings(BaseSettings):
 
     neo4j_uri: Annotated[str, _check_scheme(*NEO4J_SCHEMES)] = Field(repr=False)
     neo4j_user: Text = "neo4j"
-    neo4j_password: Secret
+    neo4j_password: Text = Field(repr=False)
     neo4j_database: Text | None = None
     postgres_url: Annotated[str, _check_scheme(*POSTGRES_SCHEMES)] = Field(repr=False)
     aws_region: Text = "us-east-1"
-    aws_access_key_id: Secret | None = Field(default=None, repr=False)
-    aws_secret_access_key: Secret | None = Field(default=None, repr=False)
-    aws_session_token: Secret | None = Field(default=None, repr=False)
+    aws_access_key_id: Text | None = Field(default=None, repr=False)
+    aws_secret_access_key: Text | None = Field(default=None, repr=False)
+    aws_session_token: Text | None = Field(default=None, repr=False)
     aws_endpoint_url_sqs: Annotated[str, _check_scheme("https", "http")] | None = None
     sqs_queue_url: QueueUrl
     sqs_completed_queue_url: QueueUrl

@@ -1,0 +1,186 @@
+"""The real services for every test that asks for one: a stack of the tests' own, started once and stopped at the end.
+
+Invariant: a test gets a database and queues that nobody else has used, and the graph as it loads it.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import neo4j
+import pytest
+from sqlalchemy import Engine, text
+
+from app.db.postgres import make_engine
+from app.sqs import Queue, make_client
+from devstack import Stack
+from devstack.families import Family, empty_graph, load_family, make_constraints
+
+ROOT = Path(__file__).resolve().parent.parent
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """PostgreSQL, Neo4j, SQS and a cache, real ones, of the tests' own."""
+    stack = Stack(name="test")
+    stack.up()
+    yield stack
+    stack.down()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own settings decide nothing in a test."""
+    for name in list(os.environ):
+        if name.startswith(("NEO4J_", "POSTGRES_", "AWS_", "SQS_", "DRAGONFLY_", "CACHE_", "LOG_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def template_database(stack: Stack) -> str:
+    """A migrated database that others are copied from; its name."""
+    stack.drop_database("template_migrated")
+    migrate(stack.make_database("template_migrated"))
+    return "template_migrated"
+
+
+@pytest.fixture
+def postgres_url(stack: Stack, template_database: str) -> Iterator[str]:
+    """A migrated, empty database; its POSTGRES_URL."""
+    name = f"t{os.getpid()}_{next(_numbers)}"
+    admin = stack.env()["POSTGRES_URL"]
+    _admin(admin, f'CREATE DATABASE "{name}" TEMPLATE "{template_database}"')
+    yield admin.rsplit("/", 1)[0] + f"/{name}"
+    _admin(admin, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def bare_postgres_url(stack: Stack) -> Iterator[str]:
+    """A database with nothing in it; its POSTGRES_URL."""
+    name = f"b{os.getpid()}_{next(_numbers)}"
+    admin = stack.env()["POSTGRES_URL"]
+    _admin(admin, f'CREATE DATABASE "{name}"')
+    yield admin.rsplit("/", 1)[0] + f"/{name}"
+    _admin(admin, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def engine(postgres_url: str) -> Iterator[Engine]:
+    """An engine on the test's own database."""
+    engine = make_engine(postgres_url, pool_size=12)
+    yield engine
+    engine.dispose()
+
+
+@dataclass(frozen=True)
+class Queues:
+    """A test's own queues; the input queue has a redrive policy of `max_receive_count` to the dead letters."""
+
+    segments: Queue
+    completed: Queue
+    dead_letters: Queue
+
+
+@pytest.fixture
+def make_queues(stack: Stack) -> Callable[..., Queues]:
+    """Makes fresh queues: ``make_queues(max_receive_count=10, visibility_timeout_seconds=30)``."""
+
+    def make(max_receive_count: int | None = 10, visibility_timeout_seconds: int = 30) -> Queues:
+        name = f"t{os.getpid()}-{next(_numbers)}"
+        client = sqs_client(stack)
+        dead = stack.make_queue(f"{name}-dead")
+        if max_receive_count is None:
+            segments = stack.make_queue(name, visibility_timeout_seconds=visibility_timeout_seconds)
+        else:
+            segments = stack.make_queue(
+                name,
+                dead_letter_queue=dead,
+                max_receive_count=max_receive_count,
+                visibility_timeout_seconds=visibility_timeout_seconds,
+            )
+        completed = stack.make_queue(f"{name}-completed")
+        return Queues(Queue(client, segments), Queue(client, completed), Queue(client, dead))
+
+    return make
+
+
+@pytest.fixture
+def queues(make_queues: Callable[..., Queues]) -> Queues:
+    """Fresh queues with the usual limits."""
+    return make_queues()
+
+
+@pytest.fixture(scope="session")
+def driver(stack: Stack) -> Iterator[neo4j.Driver]:
+    """A driver on the tests' Neo4j."""
+    environment = stack.env()
+    auth = (environment["NEO4J_USER"], environment["NEO4J_PASSWORD"])
+    with neo4j.GraphDatabase.driver(environment["NEO4J_URI"], auth=auth) as driver:
+        make_constraints(driver)
+        yield driver
+
+
+@pytest.fixture
+def load_graph(driver: neo4j.Driver) -> Callable[[Family], None]:
+    """Makes the graph hold this family and nothing else."""
+
+    def load(family: Family) -> None:
+        empty_graph(driver)
+        load_family(driver, family)
+
+    return load
+
+
+@pytest.fixture
+def environment(stack: Stack, postgres_url: str, queues: Queues) -> dict[str, str]:
+    """The whole environment of a worker on the test's own database and queues."""
+    return {
+        **base_environment(),
+        **stack.env(),
+        "POSTGRES_URL": postgres_url,
+        "SQS_QUEUE_URL": queues.segments.url,
+        "SQS_COMPLETED_QUEUE_URL": queues.completed.url,
+        "SQS_DEAD_LETTER_QUEUE_URL": queues.dead_letters.url,
+        "SQS_WAIT_TIME_SECONDS": "1",
+    }
+
+
+def base_environment() -> dict[str, str]:
+    """What a subprocess needs of this process's environment."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def sqs_client(stack: Stack):  # type: ignore[no-untyped-def]
+    """A client of the stack's SQS."""
+    environment = stack.env()
+    return make_client(
+        environment["AWS_REGION"],
+        wait_seconds=1,
+        endpoint_url=environment["AWS_ENDPOINT_URL_SQS"],
+        access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run alembic (default: ``upgrade head``) on the database at `url`."""
+    command = [sys.executable, "-m", "alembic", *(arguments or ("upgrade", "head"))]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**base_environment(), "POSTGRES_URL": url}, capture_output=True, text=True, check=False
+    )
+    if not arguments and done.returncode:
+        raise AssertionError(done.stderr)
+    return done
+
+
+def _admin(url: str, statement: str) -> None:
+    engine = make_engine(url, pool_size=1)
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
