@@ -26,13 +26,11 @@ MAX_OFFSET: Final = 2**63 - 1
 
 
 def _check_id(value: str) -> str:
-    size = len(value.encode("utf-8", "surrogatepass"))
+    size = len(value.encode())
     if not 1 <= size <= MAX_ID_BYTES:
         raise ValueError(f"must have 1 to {MAX_ID_BYTES} bytes, has {size}")
     if "\x00" in value:
         raise ValueError("must not contain the NUL character")
-    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-        raise ValueError("must be valid Unicode, has a lone surrogate")
     return value
 
 
@@ -87,7 +85,7 @@ def _describe(error: ValidationError) -> str:
     """What is wrong, field by field; short, and without the values."""
     items = error.errors(include_url=False, include_input=False, include_context=False)
     if items[0]["type"] == "json_invalid":
-        return "the body is not JSON"
+        return f"the body is not JSON ({items[0]['msg'].removeprefix('Invalid JSON: ')})"
     reasons = []
     for item in items[:8]:
         field = ".".join(str(part) for part in item["loc"]) or "message"

@@ -1,0 +1,162 @@
+"""The SQL of the producer's side: making jobs, keeping track of what was sent, and looking at them.
+
+Invariant: a job and all its segments appear together or not at all; and each statement may be repeated, since it
+depends on the state that it finds.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import batched
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from app.db.outbox import STORE_SPANS
+from app.db.postgres import run
+from app.job_ports import Job, SegmentRecord
+from app.ports import UnsentSegment
+
+RECORDS_PER_QUERY: Final = 100
+"""Results are read so many at a time: a result may have hundreds of kilobytes."""
+
+# The caller chooses the job's id, so that a repeat after a cut connection finds the job that it has made.
+CREATE: Final = """
+INSERT INTO root_job (job_id, manifestation_id, total_segments, completed_segments, status)
+VALUES (%(job_id)s::uuid, %(manifestation_id)s, cardinality(%(segment_ids)s::text[]), 0, 'QUEUED')
+ON CONFLICT (job_id) DO NOTHING;
+
+INSERT INTO segment_task (job_id, segment_id, status, span_start, span_end)
+SELECT %(job_id)s::uuid, w.segment_id, 'QUEUED', w.span_start, w.span_end
+FROM unnest(%(segment_ids)s::text[], %(starts)s::bigint[], %(ends)s::bigint[])
+     AS w (segment_id, span_start, span_end)
+ON CONFLICT (job_id, segment_id) DO NOTHING
+"""
+
+COLUMNS: Final = """
+SELECT job_id::text, manifestation_id, total_segments, completed_segments, failed_segments, status,
+       created_at, updated_at, cancelled_at
+FROM root_job
+"""
+
+GET: Final = COLUMNS + "WHERE job_id = %(job_id)s::uuid"
+
+LIST: Final = (
+    COLUMNS
+    + """
+WHERE %(status)s IS NULL OR status = %(status)s
+ORDER BY created_at DESC, job_id
+LIMIT %(limit)s
+"""
+)
+
+# The newest COMPLETED job of a text or, without one, its newest job.
+NEWEST: Final = (
+    COLUMNS
+    + """
+WHERE manifestation_id = %(manifestation_id)s
+ORDER BY (status = 'COMPLETED') DESC, created_at DESC, job_id
+LIMIT 1
+"""
+)
+
+# A segment that is or was in somebody's hands had a message: only what is QUEUED and unmarked may have none.
+LIST_UNSENT: Final = """
+SELECT t.task_id::text, t.job_id::text, j.manifestation_id, t.segment_id, t.span_start, t.span_end
+FROM segment_task t
+JOIN root_job j USING (job_id)
+WHERE t.job_id = %(job_id)s::uuid
+  AND t.status = 'QUEUED'
+  AND t.last_sent_at IS NULL
+  AND j.cancelled_at IS NULL
+  AND (%(after)s IS NULL OR t.segment_id > %(after)s)
+ORDER BY t.segment_id
+LIMIT %(limit)s
+"""
+
+# send_count stays: it counts what the sweep had to send again.
+MARK_SENT: Final = """
+WITH sent AS MATERIALIZED (
+    SELECT task_id FROM segment_task WHERE task_id = ANY(%(task_ids)s::uuid[]) ORDER BY task_id FOR UPDATE
+)
+UPDATE segment_task t
+SET last_sent_at = clock_timestamp()
+FROM sent
+WHERE t.task_id = sent.task_id
+"""
+
+LIST_TASKS: Final = """
+SELECT task_id::text FROM segment_task WHERE job_id = %(job_id)s::uuid
+ORDER BY span_start NULLS LAST, segment_id COLLATE "C"
+"""
+
+READ_RECORDS: Final = """
+SELECT t.segment_id, t.span_start, t.span_end, t.status, t.result_json::text, t.error_message
+FROM unnest(%(task_ids)s::uuid[]) WITH ORDINALITY AS w (task_id, position)
+JOIN segment_task t USING (task_id)
+ORDER BY w.position
+"""
+
+
+class PostgresJobs:
+    """Jobs on PostgreSQL; each method is one transaction and may raise `OutageError` or `TransientError`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(self, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> None:
+        """Write the job with all its segments, (id, start, end), or nothing. Doing it twice does it once."""
+        parameters = {
+            "job_id": job_id,
+            "manifestation_id": manifestation_id,
+            "segment_ids": [segment[0] for segment in segments],
+            "starts": [segment[1] for segment in segments],
+            "ends": [segment[2] for segment in segments],
+        }
+        run(self._engine, CREATE, parameters)
+
+    def get(self, job_id: str) -> Job | None:
+        """The job, if there is one."""
+        return next(self._jobs(GET, job_id=job_id), None)
+
+    def list_jobs(self, status: str | None, limit: int) -> list[Job]:
+        """Jobs, the newest first; of one status when it is given."""
+        return list(self._jobs(LIST, status=status, limit=limit))
+
+    def find_newest(self, manifestation_id: str) -> Job | None:
+        """The newest COMPLETED job of a manifestation; without one its newest job, whatever its status."""
+        return next(self._jobs(NEWEST, manifestation_id=manifestation_id), None)
+
+    def list_unsent(self, job_id: str, after_segment_id: str | None, limit: int) -> list[UnsentSegment]:
+        """QUEUED segments for which no message was sent, by segment_id; none of a cancelled job."""
+        parameters = {"job_id": job_id, "after": after_segment_id, "limit": limit}
+        return [UnsentSegment(*row) for row in _rows(self._engine, LIST_UNSENT, parameters)]
+
+    def mark_sent(self, task_ids: Collection[str]) -> None:
+        """Their messages are on the queue."""
+        run(self._engine, MARK_SENT, {"task_ids": list(task_ids)})
+
+    def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
+        """Keep (task id, start, end) of segments whose producer gave none."""
+        columns = list(zip(*spans, strict=True))
+        parameters = dict(zip(("task_ids", "starts", "ends"), map(list, columns), strict=True))
+        run(self._engine, STORE_SPANS, parameters)
+
+    def read_records(self, job_id: str) -> Iterator[SegmentRecord]:
+        """Every segment of the job by (start, id), read as they are asked for; memory holds their keys only.
+
+        No transaction stays open while a slow reader takes its time, so each record is true for itself.
+        """
+        tasks = [row[0] for row in run(self._engine, LIST_TASKS, {"job_id": job_id})]
+        return self._read_tasks(tasks)
+
+    def _read_tasks(self, task_ids: Sequence[str]) -> Iterator[SegmentRecord]:
+        for chunk in batched(task_ids, RECORDS_PER_QUERY):
+            for row in _rows(self._engine, READ_RECORDS, {"task_ids": list(chunk)}):
+                yield SegmentRecord(*row)
+
+    def _jobs(self, sql: str, **parameters: Any) -> Iterator[Job]:
+        return (Job(*row) for row in _rows(self._engine, sql, parameters))
+
+
+def _rows(engine: Engine, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
+    """Rows as plain tuples of whatever the statement selects."""
+    return list(run(engine, sql, parameters))

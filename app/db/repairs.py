@@ -1,0 +1,167 @@
+"""The SQL of an operator's hand: retry, cancel, and finding and mending jobs that contradict their rows.
+
+Invariant: rows and the counters of their job change in the same transaction, segments locked by task_id before the
+job (shared/spec/lifecycle.md); and each statement may be repeated, since it depends on the state that it finds.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from app.db.postgres import run
+from app.job_ports import Drift
+
+# The tables' triggers do the rest: attempts 0, the error gone, counted back, fresh_since moved to now. The
+# job is touched after the segments, as everywhere.
+REQUEUE_FAILED: Final = """
+WITH due AS MATERIALIZED (
+    SELECT task_id FROM segment_task
+    WHERE job_id = %(job_id)s::uuid AND status = 'FAILED'
+    ORDER BY task_id
+    LIMIT %(limit)s
+    FOR UPDATE
+), requeued AS (
+    UPDATE segment_task t
+    SET status = 'QUEUED', last_sent_at = NULL
+    FROM due
+    WHERE t.task_id = due.task_id
+    RETURNING 1
+), counted AS MATERIALIZED (
+    SELECT count(*) AS requeued FROM requeued
+), allowed AS (
+    UPDATE root_job j
+    SET cancelled_at = NULL, updated_at = clock_timestamp()
+    FROM counted
+    WHERE j.job_id = %(job_id)s::uuid AND j.cancelled_at IS NOT NULL AND counted.requeued >= 0
+)
+SELECT requeued FROM counted
+"""
+
+# FAILED rows are locked too: a redriven message that is just reviving one has either done so before the rows are
+# looked at, or sees the cancellation. A running claimant writes nothing any more: its token is gone.
+CANCEL: Final = """
+SELECT count(*) FROM (
+    SELECT 1 FROM segment_task
+    WHERE job_id = %(job_id)s::uuid AND status <> 'COMPLETED'
+    ORDER BY task_id
+    FOR UPDATE
+) AS locked;
+
+SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR UPDATE;
+
+WITH ended AS (
+    UPDATE segment_task t
+    SET status = 'FAILED',
+        error_message = 'cancelled',
+        failed_at = clock_timestamp(),
+        retry_at = NULL,
+        claim_token = NULL,
+        claimed_by = NULL,
+        lease_expires_at = NULL,
+        updated_at = clock_timestamp()
+    FROM root_job j
+    WHERE j.job_id = t.job_id
+      AND t.job_id = %(job_id)s::uuid
+      AND j.status <> 'COMPLETED' AND j.completed_segments < j.total_segments
+      AND t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
+    RETURNING 1
+), counted AS (
+    SELECT count(*) AS failed FROM ended
+)
+UPDATE root_job j
+SET cancelled_at = coalesce(j.cancelled_at, clock_timestamp()),
+    failed_segments = j.failed_segments + counted.failed,
+    status = 'FAILED',
+    updated_at = clock_timestamp()
+FROM counted
+WHERE j.job_id = %(job_id)s::uuid AND j.status <> 'COMPLETED' AND j.completed_segments < j.total_segments
+RETURNING counted.failed
+"""
+
+# `j` is the job and `r` what its rows say. A job that has ended before its rows is a difference, too.
+DIFFERS: Final = """(
+    j.completed_segments <> r.completed
+    OR j.failed_segments <> r.failed
+    OR j.status = 'COMPLETED' AND r.completed < j.total_segments
+    OR j.status = 'FAILED' AND r.completed + r.failed < j.total_segments AND j.cancelled_at IS NULL
+)"""
+
+# One statement sees one moment, and in every moment the counters equal the rows: finding a lie needs no lock.
+FIND_DRIFT: Final = f"""
+SELECT j.job_id::text, j.status, j.total_segments, j.completed_segments, j.failed_segments,
+       r.completed, r.failed
+FROM root_job j
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE t.status = 'COMPLETED') AS completed,
+           count(*) FILTER (WHERE t.status = 'FAILED') AS failed
+    FROM segment_task t
+    WHERE t.job_id = j.job_id
+) AS r
+WHERE CASE WHEN %(job_id)s IS NULL
+           THEN j.status IN ('QUEUED', 'IN_PROGRESS') OR j.updated_at > clock_timestamp() - interval '1 day'
+           ELSE j.job_id = %(job_id)s::uuid
+      END
+  AND {DIFFERS}
+ORDER BY j.job_id
+"""
+
+# The job's lock keeps every counting transaction out; the statement after it sees those before it whole.
+# Whether the job has now ended is left to the sweep's own statement, which knows about completion messages.
+REPAIR: Final = f"""
+SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR UPDATE;
+
+WITH r AS (
+    SELECT count(*) FILTER (WHERE status = 'COMPLETED') AS completed,
+           count(*) FILTER (WHERE status = 'FAILED') AS failed
+    FROM segment_task
+    WHERE job_id = %(job_id)s::uuid
+)
+UPDATE root_job j
+SET completed_segments = r.completed,
+    failed_segments = r.failed,
+    status = CASE WHEN j.cancelled_at IS NULL THEN 'IN_PROGRESS' ELSE 'FAILED' END,
+    updated_at = clock_timestamp()
+FROM r
+WHERE j.job_id = %(job_id)s::uuid
+  AND r.completed + r.failed <= j.total_segments
+  AND {DIFFERS}
+RETURNING j.job_id
+"""
+
+COUNT_UNFINISHED: Final = """
+SELECT count(*) FROM segment_task
+WHERE status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
+  AND (%(job_id)s IS NULL OR job_id = %(job_id)s::uuid)
+"""
+
+
+class PostgresRepairs:
+    """`RepairStore` on PostgreSQL; each method is one transaction and may raise `OutageError`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def requeue_failed(self, job_id: str, limit: int) -> int:
+        """Send up to `limit` FAILED segments back to QUEUED, unsent, and lift a cancellation; how many."""
+        return self._count(REQUEUE_FAILED, job_id=job_id, limit=limit)
+
+    def cancel(self, job_id: str) -> int | None:
+        """End what is unfinished; how many segments. None: there is no such job, or it is COMPLETED."""
+        rows = run(self._engine, CANCEL, {"job_id": job_id})
+        return int(rows[0][0]) if rows else None
+
+    def find_drift(self, job_id: str | None) -> list[Drift]:
+        """Jobs that contradict their rows; without `job_id` only the unfinished and the last day's."""
+        rows: list[Any] = list(run(self._engine, FIND_DRIFT, {"job_id": job_id}))
+        return [Drift(*row) for row in rows]
+
+    def repair(self, job_id: str) -> bool:
+        """Count the job's rows again under its lock; whether anything was different, and could be mended."""
+        return bool(run(self._engine, REPAIR, {"job_id": job_id}))
+
+    def count_unfinished(self, job_id: str | None) -> int:
+        """Segments that are QUEUED, IN_PROGRESS or RETRYING."""
+        return self._count(COUNT_UNFINISHED, job_id=job_id)
+
+    def _count(self, sql: str, **parameters: Any) -> int:
+        return int(run(self._engine, sql, parameters)[0][0])

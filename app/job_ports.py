@@ -1,0 +1,129 @@
+"""The values and ports of the producer's side: how jobs are made, sent, looked at and repaired.
+
+Invariant: standard library and our own pure modules only, so that `app.jobs` and `app.repairs` can be typed and
+tested without a database, a queue or a graph.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from app.errors import PermanentError
+from app.ports import UnsentSegment
+
+
+class NotFoundError(PermanentError):
+    """There is no such job or manifestation, or it has nothing to work on."""
+
+
+class ConflictError(PermanentError):
+    """The job is in a state in which this cannot be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A row of root_job."""
+
+    job_id: str
+    manifestation_id: str
+    total_segments: int
+    completed_segments: int
+    failed_segments: int
+    status: str
+    created_at: datetime
+    updated_at: datetime
+    cancelled_at: datetime | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Nobody works on it any more, unless it is retried."""
+        return self.status in ("COMPLETED", "FAILED")
+
+    @property
+    def open_segments(self) -> int:
+        """How many segments are neither COMPLETED nor FAILED."""
+        return self.total_segments - self.completed_segments - self.failed_segments
+
+
+class SegmentRecord(NamedTuple):
+    """A segment as it stands. `related` is the result JSON text; None until the segment is COMPLETED."""
+
+    segment_id: str
+    start: int | None
+    end: int | None
+    status: str
+    related: str | None
+    error: str | None
+
+
+class Drift(NamedTuple):
+    """A job whose counters or status do not say what its rows say."""
+
+    job_id: str
+    status: str
+    total_segments: int
+    completed_segments: int
+    failed_segments: int
+    completed_rows: int
+    failed_rows: int
+
+
+class SegmentSource(Protocol):
+    """The graph. Every method may raise `OutageError`, `TransientError` or `PermanentError`."""
+
+    def list_segments(self, manifestation_id: str) -> Sequence[tuple[str, int, int]] | None:
+        """(id, start, end) of its segmentation or, without one, its pagination; None: there is no such text."""
+        ...
+
+    def find_spans(self, segment_ids: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+        """(start, end) of those segments that exist and have a span."""
+        ...
+
+
+class JobStore(Protocol):
+    """Making and sending jobs. Each call is one transaction; every method may raise `OutageError`."""
+
+    def create(self, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> None:
+        """Write the job with all its segments, or nothing. Doing it twice does it once."""
+        ...
+
+    def get(self, job_id: str) -> Job | None:
+        """The job, if there is one."""
+        ...
+
+    def list_unsent(self, job_id: str, after_segment_id: str | None, limit: int) -> list[UnsentSegment]:
+        """QUEUED segments for which no message was sent, by segment_id; none of a cancelled job."""
+        ...
+
+    def mark_sent(self, task_ids: Collection[str]) -> None:
+        """Their messages are on the queue."""
+        ...
+
+    def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
+        """Keep (task id, start, end) of segments that have none."""
+        ...
+
+
+class RepairStore(Protocol):
+    """An operator's hand on jobs. Each call is one transaction; every method may raise `OutageError`."""
+
+    def requeue_failed(self, job_id: str, limit: int) -> int:
+        """Send up to `limit` FAILED segments back to QUEUED, unsent, and lift a cancellation; how many."""
+        ...
+
+    def cancel(self, job_id: str) -> int | None:
+        """End what is unfinished; how many segments. None: there is no such job, or it is COMPLETED."""
+        ...
+
+    def find_drift(self, job_id: str | None) -> list[Drift]:
+        """Jobs that contradict their rows; without `job_id` only the unfinished and the last day's."""
+        ...
+
+    def repair(self, job_id: str) -> bool:
+        """Count the job's rows again under its lock; whether anything was different."""
+        ...
+
+    def count_unfinished(self, job_id: str | None) -> int:
+        """Segments that are QUEUED, IN_PROGRESS or RETRYING."""
+        ...
