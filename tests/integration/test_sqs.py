@@ -1,0 +1,100 @@
+"""The queue adapter on a real SQS-compatible server: batches, refusals inside success, errors in our words."""
+
+from collections.abc import Callable
+
+import pytest
+
+from app.errors import ConfigurationError, OutageError
+from app.sqs import Outgoing, Queue, make_client, text_attribute
+from devstack import Stack
+from devstack.proxy import Proxy
+from tests.conftest import Queues, sqs_client
+from tests.worker import wait_until
+
+
+def receive_all(queue: Queue, count: int) -> list[dict[str, object]]:
+    messages: list[dict[str, object]] = []
+
+    def enough() -> bool:
+        messages.extend(queue.receive(10, 1, 60))
+        return len(messages) >= count
+
+    wait_until(enough, f"{count} messages on {queue.name}")
+    return messages
+
+
+def test_more_than_a_batch_is_sent_received_and_deleted(queues: Queues) -> None:
+    assert queues.segments.send([Outgoing(f"m{n}") for n in range(25)]) == {}
+    messages = receive_all(queues.segments, 25)
+    assert sorted(str(m["Body"]) for m in messages) == sorted(f"m{n}" for n in range(25))
+    assert queues.segments.delete([str(m["ReceiptHandle"]) for m in messages]) == {}
+    assert queues.segments.facts().messages == 0
+
+
+def test_large_messages_are_split_into_batches_that_sqs_takes(queues: Queues) -> None:
+    assert queues.segments.send([Outgoing("x" * 100_000) for _ in range(6)]) == {}
+    assert len(receive_all(queues.segments, 6)) == 6
+
+
+def test_attributes_and_delay_travel(queues: Queues) -> None:
+    queues.segments.send([Outgoing("m", 1, {"reason": text_attribute("why")})])
+    assert queues.segments.receive(10, 0, 60) == []
+    message = receive_all(queues.segments, 1)[0]
+    assert message["MessageAttributes"]["reason"]["StringValue"] == "why"  # type: ignore[index]
+    assert message["Attributes"]["ApproximateReceiveCount"] == "1"  # type: ignore[index]
+
+
+def test_a_refused_entry_of_a_delete_is_noticed(queues: Queues) -> None:
+    queues.segments.send([Outgoing("m")])
+    handle = str(receive_all(queues.segments, 1)[0]["ReceiptHandle"])
+    refused = queues.segments.delete([handle, "no-such-handle"])
+    assert list(refused) == [1]
+    assert queues.segments.facts().messages == 0
+
+
+def test_hidden_for_nothing_it_is_there_at_once(queues: Queues) -> None:
+    queues.segments.send([Outgoing("m")])
+    handle = str(receive_all(queues.segments, 1)[0]["ReceiptHandle"])
+    assert queues.segments.receive(10, 0, 60) == []
+    assert queues.segments.hide([(handle, 0)]) == {}
+    assert len(receive_all(queues.segments, 1)) == 1
+
+
+def test_facts(make_queues: Callable[..., Queues]) -> None:
+    queues = make_queues(max_receive_count=7)
+    queues.segments.send([Outgoing("m")] * 3)
+    facts = queues.segments.facts()
+    assert (facts.max_receive_count, facts.is_fifo, facts.messages) == (7, False, 3)
+    assert queues.dead_letters.facts().max_receive_count is None
+
+
+def test_a_fifo_queue_is_served_with_a_deduplication_id(stack: Stack) -> None:
+    queue = Queue(sqs_client(stack), stack.make_queue("announcements", fifo=True))
+    assert queue.facts().is_fifo
+    assert queue.send([Outgoing("a", deduplication_id="job-1"), Outgoing("a", deduplication_id="job-1")]) == {}
+    assert len(receive_all(queue, 1)) == 1
+    queue.purge()
+
+
+def test_a_missing_queue_is_named(stack: Stack, queues: Queues) -> None:
+    missing = Queue(sqs_client(stack), queues.segments.url + "-missing")
+    for call in (missing.facts, lambda: missing.receive(1, 0, 30), lambda: missing.send([Outgoing("m")])):
+        with pytest.raises(ConfigurationError, match="-missing' does not exist"):
+            call()
+
+
+def test_a_server_that_is_not_there_is_an_outage(stack: Stack, queues: Queues) -> None:
+    with Proxy("127.0.0.1", int(stack.env()["AWS_ENDPOINT_URL_SQS"].rsplit(":", 1)[1])) as proxy:
+        client = make_client(
+            "us-east-1",
+            endpoint_url=f"http://127.0.0.1:{proxy.port}",
+            access_key_id="x",
+            secret_access_key="x",
+        )
+        queue = Queue(client, queues.segments.url)
+        assert queue.facts().messages == 0
+        proxy.cut()
+        with pytest.raises(OutageError, match="SQS does not answer"):
+            queue.facts()
+        proxy.heal()
+        assert queue.facts().messages == 0
