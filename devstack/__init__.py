@@ -1,4 +1,4 @@
-"""The real services on a bare machine, from packages: PostgreSQL, Neo4j, an SQS server and a Redis-protocol cache."""
+"""The real services on a bare machine, from packages: PostgreSQL, Neo4j, an SQS server, a Redis-protocol cache."""
 
 from devstack.errors import DevstackError
 from devstack.stack import Stack

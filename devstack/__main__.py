@@ -29,9 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m devstack", description=sys.modules["devstack"].__doc__)
     parser.add_argument("--name", default="dev", help="which stack of this checkout (default: dev)")
-    parser.add_argument(
-        "--durable-queues", action="store_true", help="keep messages when the SQS server restarts"
-    )
+    parser.add_argument("--durable-queues", action="store_true", help="keep messages when the SQS server restarts")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("up", help="start what is not running and wait until each service answers")
     down = commands.add_parser("down", help="stop what `up` started; the data stays")
@@ -60,11 +58,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _down(stack: Stack, every: bool) -> None:
-    names = (
-        sorted(path.parent.name for path in (CHECKOUT / ".devstack").glob("*/lock"))
-        if every
-        else [stack.name]
-    )
+    names = sorted(path.parent.name for path in (CHECKOUT / ".devstack").glob("*/lock")) if every else [stack.name]
     for name in names:
         Stack(name, say=_say).down()
 

@@ -1,4 +1,4 @@
-"""One command at a time works on a folder; the lock goes with the process that held it, however that ended."""
+"""One command at a time works on a folder; the lock ends with the process that held it, however that ended."""
 
 import fcntl
 import sys

@@ -1,7 +1,7 @@
-"""A process is ours only if its command line says so: program and marker argument, which holds the stack's own folder.
+"""A process is ours only if its command line says so: the program, and an argument with the stack's own folder.
 
-The process table is asked every time and no pid is kept, so a reused pid can never be taken for a service, and a
-service whose starter died before writing anything down is found all the same.
+The process table is asked every time and no pid is kept, so a reused pid can never be taken for a service, and
+a service whose starter died before writing anything down is found all the same.
 """
 
 import contextlib
@@ -81,9 +81,15 @@ def working_in(folder: Path, program: str) -> list[psutil.Process]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it can still do anything; a zombie cannot."""
+    """Whether anything of it is left that holds files and ports.
+
+    A killed server with many threads is a zombie from the moment that its first thread ends, and closes its port
+    only with its last.
+    """
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return False
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.Error:
         return False
 
@@ -116,12 +122,7 @@ def wait_gone(processes: Sequence[psutil.Process], limit_seconds: float = KILL_L
 def _matches(process: psutil.Process, program: str, marker: str) -> bool:
     try:
         command = process.cmdline()
-        return (
-            bool(command)
-            and os.path.basename(command[0]) == program
-            and marker in command
-            and is_alive(process)
-        )
+        return bool(command) and os.path.basename(command[0]) == program and marker in command and is_alive(process)
     except (psutil.Error, OSError):
         return False
 

@@ -1,4 +1,4 @@
-"""Queues are made to exist: making one that is there with the same settings changes nothing and loses no message."""
+"""Queues are made to exist: making one that is there with the same settings changes nothing, loses no message."""
 
 import json
 from functools import cache
@@ -44,7 +44,7 @@ def make_queue(
     visibility_timeout_seconds: int = 30,
     fifo: bool = False,
 ) -> str:
-    """Make a queue if it is missing; its URL. `dead_letter_queue` is the URL of another; FIFO names get `.fifo`."""
+    """Make a queue if it is missing; its URL. `dead_letter_queue` is a queue's URL; FIFO names get `.fifo`."""
     attributes: dict[QueueAttributeNameType, str] = {"VisibilityTimeout": str(visibility_timeout_seconds)}
     if fifo:
         attributes["FifoQueue"] = "true"

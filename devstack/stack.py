@@ -1,24 +1,25 @@
-"""A stack is its folder below `.devstack/`: whoever names it works on the same servers, one command at a time."""
+"""A stack is its folder below `.devstack/`: who names it works on the same servers, one command at a time."""
 
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 from devstack import jars, ports, processes, queues, state
 from devstack.errors import DevstackError
-from devstack.lifecycle import answer_limit_seconds, ask_to_stop, await_answer, begin, end, kill_now
+from devstack.lifecycle import Boot, answer_limit_seconds, ask_to_stop, await_answers, begin, end, kill_now
 from devstack.locks import exclusive
 from devstack.services import SERVICES, Cache, Neo4j, Postgres, Service, Sqs
 from devstack.services.neo4j import USER as NEO4J_USER
 from devstack.status import ServiceStatus, describe
+from devstack.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-START_ATTEMPTS = 2  # the second one on another port, when the first lost its port to somebody else
+PORT_PATIENCE_SECONDS = 2.0  # a port may be free a moment after its server is gone
 
 
 def _to_stderr(text: str) -> None:
@@ -26,9 +27,9 @@ def _to_stderr(text: str) -> None:
 
 
 class Stack:
-    """Four servers with their ports and data. Building one does nothing yet; `say` is given lines for a person.
+    """Four servers with their ports and data. Building one does nothing yet; `say` gets lines for a person.
 
-    `durable_queues` makes messages survive a restart of the SQS server; it takes effect when that server starts.
+    `durable_queues` makes messages survive a restart of the SQS server; it counts when that server starts.
     """
 
     def __init__(
@@ -40,11 +41,9 @@ class Stack:
         say: Callable[[str], None] = _to_stderr,
     ) -> None:
         if not NAME.fullmatch(name):
-            raise DevstackError(
-                f"a stack's name is made of letters, digits, '.', '_' and '-', unlike {name!r}"
-            )
+            raise DevstackError(f"a stack's name is made of letters, digits, '.', '_' and '-', unlike {name!r}")
         self.name = name
-        self.folder = checkout / ".devstack" / name
+        self.folder = checkout.resolve() / ".devstack" / name
         self._durable_queues = durable_queues
         self._say = say
 
@@ -52,35 +51,28 @@ class Stack:
         """Start what is not running, mend what is broken, and return when each service answers."""
         jars.ensure([service.jars for service in SERVICES.values() if service.jars], self._say)
         with self._alone():
-            waiting = [(name, self._begin(name)) for name in SERVICES]
-            for name, started in waiting:
-                self._finish(name, started)
-            self._make_standard_queues()
+            self._start([*SERVICES])
 
     def down(self) -> None:
         """Stop every service of this stack; the data stays."""
         with self._alone():
-            services = [self._service(name) for name in SERVICES]
-            for service in services:
-                ask_to_stop(service)
-            for service in services:
-                if end(service):
-                    self._say(f"{service.title:<24} stopped")
+            asked = [(service, ask_to_stop(service)) for service in map(self._service, SERVICES)]
+            for service, found in asked:
+                end(service, found)
+                self._say(f"{service.title:<24} {'stopped' if found else 'was not running'}")
 
     def start(self, name: str) -> None:
-        """Start one service on its port with its data, and return when it answers; SQS has its standard queues then."""
+        """Start one service on its port with its data, and return when it answers; SQS then has its queues."""
         wanted = SERVICES[name].jars
         jars.ensure([wanted] if wanted else [], self._say)
         with self._alone():
-            self._finish(name, self._begin(name))
-            if name == Sqs.name:
-                self._make_standard_queues()
+            self._start([name])
 
     def stop(self, name: str) -> None:
         """Stop one service as its makers mean it to be stopped."""
         with self._alone():
-            ask_to_stop(self._service(name))
-            end(self._service(name))
+            service = self._service(name)
+            end(service, ask_to_stop(service))
 
     def kill(self, name: str) -> None:
         """SIGKILL every process of one service; returns when they are gone."""
@@ -112,9 +104,7 @@ class Stack:
         """Every variable of the contract; the queues are made if they are missing. The stack must be up."""
         silent = [SERVICES[name].title for name in SERVICES if not self.answers(name)]
         if silent:
-            raise DevstackError(
-                f"the stack '{self.name}' is not up ({', '.join(silent)}): run `make up` first"
-            )
+            raise DevstackError(f"the stack '{self.name}' is not up ({', '.join(silent)}): run `make up` first")
         return {
             "NEO4J_URI": cast(Neo4j, self._service(Neo4j.name)).url,
             "NEO4J_USER": NEO4J_USER,
@@ -137,7 +127,7 @@ class Stack:
         visibility_timeout_seconds: int = 30,
         fifo: bool = False,
     ) -> str:
-        """Make a queue if it is missing; its URL. `dead_letter_queue` is the URL of another; FIFO names get `.fifo`."""
+        """Make a queue if it is missing; its URL. `dead_letter_queue` is a queue's URL; FIFO names get `.fifo`."""
         return queues.make_queue(
             self._sqs().url,
             name,
@@ -176,40 +166,39 @@ class Stack:
     def _sqs(self) -> Sqs:
         return cast(Sqs, self._service(Sqs.name))
 
-    def _make_standard_queues(self) -> None:
-        queues.make_standard_queues(self._sqs().url)
+    def _start(self, names: Sequence[str]) -> None:
+        await_answers([self._begin(name) for name in names], self._mend, self._say)
+        if Sqs.name in names:
+            queues.make_standard_queues(self._sqs().url)
 
-    def _begin(self, name: str) -> bool:
-        """See to it that the service has a process; whether this call started it."""
-        running = self._service(name)
-        if running.main_process():
+    def _begin(self, name: str) -> Boot:
+        """See to it that the service has a process; a paused one is woken."""
+        found = self._service(name)
+        if found.main_process():
             self.resume(name)
-            return False
+            return Boot(found, ours=False, limit_seconds=answer_limit_seconds(found))
         self._choose_port(name)
-        begin(self._service(name), self._say)
-        return True
+        service = self._service(name)
+        boot = Boot(service, ours=True, limit_seconds=service.start_limit_seconds)
+        begin(service, self._say)
+        return boot
 
     def _choose_port(self, name: str) -> None:
         """Keep the port of last time unless somebody else listens there now."""
         stored = self._state()
-        if name not in stored.ports or not ports.is_free(stored.ports[name]):
+        kept = stored.ports.get(name)
+        if kept is None or not wait_until(lambda: ports.is_free(kept), PORT_PATIENCE_SECONDS):
             stored.ports[name] = ports.choose(taken=set(stored.ports.values()))
             state.save(self.folder, stored)
 
-    def _finish(self, name: str, started: bool) -> None:
-        """Wait for the answer; start again what was found hanging, or what lost its port in the moment of starting."""
-        service = self._service(name)
-        limit = service.start_limit_seconds if started else answer_limit_seconds(service)
-        for attempt in range(1, START_ATTEMPTS + 1):
-            try:
-                await_answer(service, limit, self._say, started=started)
-                return
-            except DevstackError as error:
-                lost_port = started and not service.main_process() and not ports.is_free(service.port)
-                if attempt == START_ATTEMPTS or (started and not lost_port):
-                    raise
-                self._say(f"{error}\nstarting {service.title} again ...")
-            kill_now(service)
-            started = self._begin(name)
-            service = self._service(name)
-            limit = service.start_limit_seconds
+    def _mend(self, boot: Boot, error: DevstackError) -> Boot:
+        """Start again, once, what was found hanging or what lost its port in the moment of starting."""
+        service = boot.service
+        lost_port = service.main_process() is None and not ports.is_free(service.port)
+        if boot.retried or (boot.ours and not lost_port):
+            raise error
+        self._say(f"{error}\nstarting {service.title} again ...")
+        kill_now(service)
+        again = self._begin(service.name)
+        again.retried = True
+        return again

@@ -1,4 +1,4 @@
-"""All that a stack must remember between commands: its ports and its password, in one file, written whole or not at all."""
+"""All that a stack remembers between commands is its ports and its password, in a file written whole or not at all."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from devstack.errors import DevstackError
 
 @dataclass(slots=True)
 class State:
-    """Ports by service name, and the one password of the stack (its own, so that no other stack answers to it)."""
+    """Ports by service name, and the stack's one password: its own, so that no other stack answers to it."""
 
     ports: dict[str, int] = field(default_factory=dict)
     password: str = field(default_factory=lambda: secrets.token_hex(12))
@@ -22,9 +22,7 @@ def load(folder: Path) -> State:
     path = folder / "state.json"
     try:
         stored = json.loads(path.read_text())
-        return State(
-            {str(name): int(port) for name, port in stored["ports"].items()}, str(stored["password"])
-        )
+        return State({str(name): int(port) for name, port in stored["ports"].items()}, str(stored["password"]))
     except FileNotFoundError:
         if not any(folder.glob("*/data")):
             return State()

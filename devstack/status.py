@@ -35,9 +35,7 @@ def describe(service: Service) -> ServiceStatus:
     else:
         state = "up" if service.answers() else "not answering"
     address = service.address if service.port else "-"
-    return ServiceStatus(
-        service.name, service.title, state, address, main.pid if main else None, service.data
-    )
+    return ServiceStatus(service.name, service.title, state, address, main.pid if main else None, service.data)
 
 
 def table(rows: Sequence[ServiceStatus]) -> str:
@@ -46,5 +44,5 @@ def table(rows: Sequence[ServiceStatus]) -> str:
     cells += [(row.title, row.state, row.address, str(row.pid or "-"), str(row.data)) for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
     return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[4]]) for line in cells
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]) for line in cells
     )

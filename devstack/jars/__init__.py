@@ -1,7 +1,7 @@
 """Java servers' class paths, from lock files that name every jar with its SHA-256.
 
-A jar that is in the cache is whole: it is downloaded beside it, compared with the lock file, and moved into place.
-The cache lies outside the checkout, so clones share it; one of them downloads at a time.
+A jar that is in the cache is whole: it is downloaded beside it, compared with the lock file, then moved into
+place. The cache lies outside the checkout, so clones share it; one of them downloads at a time.
 """
 
 import os
@@ -60,6 +60,4 @@ def ensure(names: list[str], say: Callable[[str], None]) -> None:
 
 def _missing(names: list[str]) -> list[Jar]:
     jars = {jar for name in names for jar in read_lock(name)}
-    return sorted(
-        (jar for jar in jars if not (cache_folder() / jar.path).exists()), key=lambda jar: jar.coordinate
-    )
+    return sorted((jar for jar in jars if not (cache_folder() / jar.path).exists()), key=lambda jar: jar.coordinate)

@@ -42,7 +42,7 @@ def _fetch(jar: Jar, partial: Path, cache: Path) -> int:
     for attempt in range(ATTEMPTS):
         try:
             fetched = _resolve(jar, partial / f"{jar.sha256}-{attempt}")
-        except Exception as error:  # requests' and jgo's own; the last one is reported
+        except Exception as error:  # noqa: BLE001  requests' and jgo's own; the last one is reported
             failure: Exception | str = error
             continue
         if hashlib.sha256(fetched.read_bytes()).hexdigest() == jar.sha256:
@@ -52,9 +52,7 @@ def _fetch(jar: Jar, partial: Path, cache: Path) -> int:
             fetched.replace(target)
             return size
         failure = "what arrived is not what the lock file promises"
-    raise DevstackError(
-        f"could not download {jar.coordinate}: {failure}\nRun the command again to go on from here."
-    )
+    raise DevstackError(f"could not download {jar.coordinate}: {failure}\nRun the command again to go on from here.")
 
 
 def _resolve(jar: Jar, folder: Path) -> Path:

@@ -19,9 +19,7 @@ def relock(name: str, context: MavenContext) -> None:
     print(f"resolving {COORDINATES[name]} ...")
     inputs, dependencies = context.resolver.resolve([context.create_dependency(COORDINATES[name])])
     artifacts = [dependency.artifact for dependency in [*inputs, *dependencies]]
-    lines = [
-        f"{each} {hashlib.sha256(Path(each.resolve()).read_bytes()).hexdigest()}\n" for each in artifacts
-    ]
+    lines = [f"{each} {hashlib.sha256(Path(each.resolve()).read_bytes()).hexdigest()}\n" for each in artifacts]
     (HERE / f"{name}.lock").write_text("".join(sorted(lines)))
     print(f"{name}.lock: {len(lines)} jars")
 

@@ -1,4 +1,4 @@
-"""The four services, in the order in which they are started: the slow ones first, so that they boot side by side."""
+"""The four services in the order in which they are started: slow ones first, so that they boot side by side."""
 
 from devstack.services.base import Service
 from devstack.services.cache import Cache

@@ -1,7 +1,7 @@
-"""PostgreSQL refuses to run as root; then it runs as `nobody`, which every system has, and sees no more than it must.
+"""PostgreSQL refuses to run as root; then it runs as `nobody`, which every system has, and sees only what it must.
 
-Nothing is changed unless a trial shows that it is needed, and then only the right to pass through folders on the way
-(never to list or read them) and to read the server's own program files.
+Nothing is changed unless a trial shows that it is needed, and then only the right to pass through folders on
+the way (never to list or read them) and to read the server's own program files.
 """
 
 import os

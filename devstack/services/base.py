@@ -1,4 +1,4 @@
-"""What a service is: how it is prepared, started, recognised in the process table, and asked whether it answers.
+"""What a service is: how it is prepared, started, found in the process table, and asked whether it answers.
 
 `check` speaks the service's own protocol with the stack's own password: an open port proves nothing.
 """
@@ -78,6 +78,6 @@ class Service(ABC):
         """Whether it answers now."""
         try:
             self.check()
-        except Exception:  # each driver has its own errors, and all of them mean no
+        except Exception:  # noqa: BLE001  each driver has its own errors, and all of them mean no
             return False
         return True

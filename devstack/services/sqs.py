@@ -1,4 +1,4 @@
-"""ElasticMQ speaks SQS. Its queues live in memory unless asked to be durable, so they are made again after a restart."""
+"""ElasticMQ speaks SQS. Its queues live in memory unless asked to be durable: they are made again on a restart."""
 
 import json
 import os
@@ -42,7 +42,8 @@ class Sqs(Service):
             "aws": {"region": queues.REGION},
             "messages-storage": {
                 "enabled": self.durable,
-                "uri": "jdbc:h2:./data/messages;WRITE_DELAY=0",  # relative, so no path can break the URL's syntax
+                # Relative, so no path can break the URL's syntax.
+                "uri": "jdbc:h2:./data/messages;WRITE_DELAY=0",
             },
         }
         # ElasticMQ's own application.conf holds what long polling needs, and naming a file here replaces it.
