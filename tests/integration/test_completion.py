@@ -1,0 +1,197 @@
+"""The relay and the sweep on real services: nothing forgotten, nothing flooded."""
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import Engine
+
+from app.completion import Housekeeper, Relay, Sweep, SweepReport
+from app.db.claims import PostgresClaims
+from app.db.outbox import PostgresOutbox
+from app.db.postgres import run
+from app.db.results import PostgresResults
+from app.outage import Gate
+from app.ports import Announcement, Claimed, Completed, SegmentRequest
+from app.sqs import Queue
+from app.stopping import Stop
+from tests.conftest import Queues
+from tests.integration.test_sqs import receive_all
+
+
+class Graph:
+    """Knows the spans of these segments only."""
+
+    def __init__(self, **spans: tuple[int, int]) -> None:
+        self._spans = spans
+
+    def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        return {name: self._spans[name] for name in segment_ids if name in self._spans}
+
+
+@pytest.fixture
+def outbox(engine: Engine) -> PostgresOutbox:
+    return PostgresOutbox(engine)
+
+
+@pytest.fixture
+def relay(outbox: PostgresOutbox, queues: Queues) -> Relay:
+    return Relay(outbox, queues.completed)
+
+
+@pytest.fixture
+def sweep(outbox: PostgresOutbox, relay: Relay, queues: Queues) -> Sweep:
+    return Sweep(outbox, relay, queues.segments, Graph(bare=(3, 9)))
+
+
+def make_job(engine: Engine, *segments: str, with_spans: bool = True) -> str:
+    job = str(uuid.uuid4())
+    run(
+        engine,
+        """INSERT INTO root_job (job_id, manifestation_id, total_segments) VALUES (%(job)s, 'M', %(total)s);
+        INSERT INTO segment_task (job_id, segment_id, span_start, span_end)
+        SELECT %(job)s, name, CASE WHEN %(spans)s THEN 1 END, CASE WHEN %(spans)s THEN 5 END
+        FROM unnest(%(segments)s::text[]) AS n (name)""",
+        {"job": job, "total": len(segments), "segments": list(segments), "spans": with_spans},
+    )
+    return job
+
+
+def complete(engine: Engine, job: str, *segments: str) -> tuple[Announcement, ...]:
+    requests = [SegmentRequest(job, "M", segment, 1, 5, int(time.time() * 1000)) for segment in segments]
+    claims = PostgresClaims(engine, "w", 5).claim(requests, 60)
+    endings = [Completed(claim, "[]") for claim in claims if isinstance(claim, Claimed)]
+    return PostgresResults(engine).settle(endings).announcements
+
+
+def age(engine: Engine, job: str, minutes: float) -> None:
+    run(
+        engine,
+        "UPDATE segment_task SET created_at = created_at - %(m)s * interval '1 minute',"
+        " last_sent_at = last_sent_at - %(m)s * interval '1 minute' WHERE job_id = %(job)s",
+        {"m": minutes, "job": job},
+    )
+
+
+def bodies(queue: Queue, count: int) -> list[dict[str, object]]:
+    return [json.loads(str(message["Body"])) for message in receive_all(queue, count)]
+
+
+def test_the_completion_message_has_the_published_shape(engine: Engine, relay: Relay, queues: Queues) -> None:
+    job = make_job(engine, "a")
+    assert relay.send(complete(engine, job, "a")) == 1
+    assert bodies(queues.completed, 1) == [{"job_id": job, "manifestation_id": "M"}]
+    assert run(engine, "SELECT sent_at IS NOT NULL, send_count FROM completion_outbox") == [(True, 1)]
+
+
+def test_a_sweep_finds_nothing_where_nothing_is_broken(engine: Engine, sweep: Sweep) -> None:
+    make_job(engine, "a")
+    assert sweep.run() == SweepReport()
+    assert sweep.run().found_nothing
+
+
+def test_a_forgotten_completion_is_relayed_once_its_lease_has_run_out(
+    engine: Engine, sweep: Sweep, queues: Queues
+) -> None:
+    job = make_job(engine, "a")
+    complete(engine, job, "a")
+    assert sweep.run().completions_sent == 0
+    run(engine, "UPDATE completion_outbox SET leased_until = clock_timestamp() - interval '1 second'")
+    assert sweep.run().completions_sent == 1
+    assert bodies(queues.completed, 1)[0]["job_id"] == job
+    assert sweep.run().found_nothing
+
+
+def test_a_completed_job_without_outbox_row_gets_one(engine: Engine, sweep: Sweep, queues: Queues) -> None:
+    complete(engine, make_job(engine, "a"), "a")
+    run(engine, "DELETE FROM completion_outbox")
+    report = sweep.run()
+    assert (report.outbox_rows_added, report.completions_sent) == (1, 1)
+    assert len(bodies(queues.completed, 1)) == 1
+
+
+def test_a_job_whose_counters_say_that_it_has_ended_gets_its_status(engine: Engine, sweep: Sweep) -> None:
+    job = make_job(engine, "a")
+    complete(engine, job, "a")
+    run(engine, "UPDATE root_job SET status = 'IN_PROGRESS'; DELETE FROM completion_outbox")
+    report = sweep.run()
+    assert (report.jobs_ended, report.outbox_rows_added, report.completions_sent) == (1, 1, 1)
+    assert run(engine, "SELECT status FROM root_job") == [("COMPLETED",)]
+
+
+def test_a_segment_that_nobody_works_on_is_sent_again_with_doubling_waits(
+    engine: Engine, sweep: Sweep, queues: Queues
+) -> None:
+    job = make_job(engine, "a", "b")
+    complete(engine, job, "b")
+    age(engine, job, 16)
+    assert sweep.run().segments_resent == 1
+    expected = {"job_id": job, "manifestation_id": "M", "segment_id": "a", "start": 1, "end": 5}
+    assert bodies(queues.segments, 1) == [expected]
+    age(engine, job, 16)
+    assert sweep.run().segments_resent == 0
+    age(engine, job, 16)
+    assert sweep.run().segments_resent == 1
+
+
+def test_leased_waiting_and_cancelled_segments_are_left_alone(engine: Engine, sweep: Sweep) -> None:
+    leased, waiting, cancelled = make_job(engine, "a"), make_job(engine, "b"), make_job(engine, "c")
+    later = "clock_timestamp() + interval '1 minute'"
+    run(engine, f"UPDATE segment_task SET status = 'IN_PROGRESS', lease_expires_at = {later} WHERE segment_id = 'a'")
+    run(engine, f"UPDATE segment_task SET status = 'RETRYING', retry_at = {later} WHERE segment_id = 'b'")
+    run(engine, "UPDATE root_job SET cancelled_at = now() WHERE job_id = %(job)s", {"job": cancelled})
+    for job in (leased, waiting, cancelled):
+        age(engine, job, 60)
+    assert sweep.run().found_nothing
+
+
+def test_a_dead_lease_is_no_lease(engine: Engine, sweep: Sweep) -> None:
+    job = make_job(engine, "a")
+    past = "clock_timestamp() - interval '1 minute'"
+    run(engine, f"UPDATE segment_task SET status = 'IN_PROGRESS', lease_expires_at = {past}")
+    age(engine, job, 16)
+    assert sweep.run().segments_resent == 1
+
+
+def test_a_long_backlog_is_not_flooded(engine: Engine, sweep: Sweep) -> None:
+    job = make_job(engine, *[f"s{n}" for n in range(150)])
+    age(engine, job, 16)
+    assert [sweep.run().segments_resent for _ in range(3)] == [100, 50, 0]
+
+
+def test_a_missing_span_is_read_from_the_graph(
+    engine: Engine, sweep: Sweep, queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = make_job(engine, "bare", "nowhere", with_spans=False)
+    age(engine, job, 16)
+    report = sweep.run()
+    assert (report.segments_resent, report.segments_without_span) == (1, 1)
+    message = bodies(queues.segments, 1)[0]
+    assert (message["segment_id"], message["start"], message["end"]) == ("bare", 3, 9)
+    assert f"Segment nowhere of job {job} is unfinished" in caplog.text
+
+
+def test_one_job_can_be_swept_alone(engine: Engine, sweep: Sweep) -> None:
+    mine, other = make_job(engine, "a"), make_job(engine, "a")
+    for job in (mine, other):
+        age(engine, job, 16)
+    assert sweep.run(job_id=mine).segments_resent == 1
+    assert sweep.run(job_id=other).segments_resent == 1
+
+
+def test_a_completion_that_was_not_sent_is_not_marked(
+    engine: Engine, outbox: PostgresOutbox, queues: Queues
+) -> None:
+    complete(engine, make_job(engine, "a"), "a")
+    missing = Queue(queues.completed._client, queues.completed.url + "-missing")
+    stop = Stop()
+    relay = Relay(outbox, missing)
+    keeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, Graph()), Gate({}), every_seconds=1_000)
+    keeper.submit(outbox.lease_unsent(0) or [Announcement(str(uuid.uuid4()), "M", str(uuid.uuid4()))])
+    assert not keeper.is_idle
+    stop.set()
+    keeper.run(stop)
+    assert keeper.is_idle
+    assert run(engine, "SELECT sent_at IS NULL, send_count FROM completion_outbox") == [(True, 0)]
