@@ -1,0 +1,62 @@
+"""A worker dies between any two steps of a segment's road, and another one finishes to the same end state."""
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Engine, text
+
+from app.sqs import Outgoing
+from devstack.families import Family
+from tests import crash_at
+from tests.answers import EXAMPLES, read_example
+from tests.conftest import Queues
+from tests.endstate import completions, is_over, load_job, problems, wrong_answers
+from tests.worker import Worker, wait_until
+
+VISIBILITY_SECONDS = "5"
+
+
+@pytest.mark.parametrize("boundary", crash_at.BOUNDARIES)
+def test_another_worker_finishes(
+    boundary: str,
+    environment: dict[str, str],
+    engine: Engine,
+    queues: Queues,
+    load_graph: Callable[[Family], None],
+) -> None:
+    family, questions = read_example(EXAMPLES / "small_family.json")
+    load_graph(family)
+    job = str(uuid.uuid4())
+    environment["SQS_VISIBILITY_TIMEOUT_SECONDS"] = VISIBILITY_SECONDS
+    queues.segments.send([Outgoing(body) for body in load_job(engine, family, "root-bo", job_id=job)])
+
+    with Worker(environment, "-m", "tests.crash_at", boundary) as victim:
+        assert victim.process.wait(60) == crash_at.EXIT_CRASHED, victim.log()
+    _forget_the_outbox_lease(engine)
+    with Worker(environment) as worker:
+        wait_until(lambda: is_over(engine, job), "the job to end")
+        wait_until(lambda: queues.segments.facts().messages == 0, "every message to be deleted")
+        wait_until(lambda: _all_sent(engine), "the completion to be sent", 90)
+        assert worker.stop() == 0
+
+    assert problems(engine) == []
+    assert (
+        wrong_answers(engine, job, {q.segment_id: q.related for q in questions if q.manifestation_id == "root-bo"})
+        == []
+    )
+    sent = completions(queues.completed)
+    assert set(sent) == {job}
+    assert sent[job] == (2 if boundary == "completion-sent" else 1)
+    assert queues.dead_letters.facts().messages == 0
+
+
+def _forget_the_outbox_lease(engine: Engine) -> None:
+    """As if the dead finisher's 30 s had passed."""
+    with engine.connect() as connection:
+        connection.execute(text("UPDATE completion_outbox SET leased_until = now() WHERE sent_at IS NULL"))
+
+
+def _all_sent(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return not connection.execute(text("SELECT 1 FROM completion_outbox WHERE sent_at IS NULL")).all()
