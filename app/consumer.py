@@ -24,6 +24,7 @@ from app.acknowledge import Acknowledger
 from app.delivery import Delivery, read_delivery
 from app.errors import OutageError, PoisonError, ProcessorError
 from app.heartbeat import Heartbeat
+from app.metrics import Tally
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Outcome
 from app.ports import Claimed, SegmentRequest
@@ -131,6 +132,7 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         }
         self.stopping = Stop()
         self._parts: Parts | None = None
+        self._tally = Tally()
         self._turn = threading.Lock()
         self._is_busy = False
 
@@ -254,6 +256,7 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
             else:
                 outcomes = self._process(deliveries, parts, parts.service)
             parts.acknowledger.act(deliveries, outcomes)
+        self._tally.add(outcomes)
 
     def _process(self, deliveries: Sequence[Delivery], parts: Parts, service: Service) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
@@ -296,6 +299,7 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
     def _supervise(self, parts: Parts) -> int:
         """Watch the lanes until told to stop, or until one hangs."""
         while not self.stopping.wait(1.0):
+            self._report()
             slowest = min(parts.progress, key=parts.progress.__getitem__)
             still = time.monotonic() - parts.progress[slowest]
             if still > parts.stall_seconds:
@@ -304,6 +308,10 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
                 return EXIT_STALLED
         log.info("Stopping: no new messages, finishing what is in hand")
         return EXIT_OK
+
+    def _report(self, *, at_once: bool = False) -> None:
+        if line := self._tally.report(at_once=at_once):
+            log.info("%s", line)
 
     def _drain(self, parts: Parts, helpers_stop: Stop) -> None:
         """Finish or give back what is in hand, and keep the deadline whatever hangs."""
