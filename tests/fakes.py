@@ -1,0 +1,304 @@
+"""The stores in memory, for tests of what stands above them; and a clock that moves when it is told to.
+
+Invariant: they answer as PostgreSQL does. tests/contract/test_stores.py holds both to the same suite.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, assert_never
+
+from app.errors import DataError
+from app.ports import (
+    Abandoned,
+    AlreadyCompleted,
+    AlreadyFailed,
+    Announcement,
+    ClaimAnswer,
+    Claimed,
+    Completed,
+    Ending,
+    Failed,
+    ForeignManifestation,
+    GivenBack,
+    HeldElsewhere,
+    JobCancelled,
+    Postponed,
+    SegmentRequest,
+    Settled,
+    Unknown,
+    UnsentSegment,
+)
+from tests.rows import JobRow, OutboxRow, SegmentRow
+
+OUTBOX_LEASE_SECONDS = 30
+UNFINISHED = ("QUEUED", "IN_PROGRESS", "RETRYING")
+
+
+class FakeClock:
+    """Seconds since the epoch; stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeDatabase:
+    """`ClaimStore`, `ResultStore` and `OutboxStore` over three dictionaries, and a hand to change what is in them."""
+
+    def __init__(self, clock: FakeClock | None = None, max_attempts: int = 5) -> None:
+        self._clock = clock or FakeClock()
+        self._max_attempts = max_attempts
+        self._jobs: dict[str, JobRow] = {}
+        self._segments: dict[tuple[str, str], SegmentRow] = {}
+        self._outbox: dict[str, OutboxRow] = {}
+
+    # The store's side
+
+    def claim(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> list[ClaimAnswer]:
+        """An answer a request, in order."""
+        return [self._claim(request, lease_seconds) for request in requests]
+
+    def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:
+        """Extend the leases; the tokens that are still ours."""
+        held = [segment for claim in claims if (segment := self._held_by(claim))]
+        for segment in held:
+            segment.lease_expires_at = self._clock() + lease_seconds
+        return {segment.claim_token for segment in held if segment.claim_token}
+
+    def settle(self, endings: Sequence[Ending]) -> Settled:
+        """Write and count every ending whose token still stands."""
+        for ending in endings:
+            if isinstance(ending, Completed):
+                _check_jsonb(ending.result_json)
+        ours = [(segment, ending) for ending in endings if (segment := self._held_by(ending.claim))]
+        for segment, ending in ours:
+            self._end(segment, ending)
+        counted = {segment.job_id for segment, _ in ours if segment.status in ("COMPLETED", "FAILED")}
+        announcements = [self._announce(self._jobs[job_id]) for job_id in sorted(counted) if self._derive(job_id)]
+        return Settled(frozenset(segment.task_id for segment, _ in ours), tuple(announcements))
+
+    def lease_unsent(self, limit: int, job_id: str | None = None) -> list[Announcement]:
+        """Completion messages that nobody is sending, leased to the caller."""
+        free = [row for row in self._outbox.values() if row.sent_at is None and self._is_past(row.leased_until)]
+        mine = [row for row in free if job_id in (None, row.job_id)]
+        return [self._announce(self._jobs[row.job_id]) for row in sorted(mine, key=lambda row: row.job_id)[:limit]]
+
+    def mark_sent(self, announcements: Sequence[Announcement]) -> None:
+        """They are on the queue."""
+        for announcement in announcements:
+            row = self._outbox[announcement.job_id]
+            if row.lease_token == announcement.token:
+                sent = replace(row, sent_at=self._clock(), lease_token=None, leased_until=None)
+                self._outbox[row.job_id] = replace(sent, send_count=row.send_count + 1)
+
+    def finish_forgotten(self, job_id: str | None = None) -> list[tuple[str, str]]:
+        """Give jobs whose counters say that they have ended their status; (job id, status) of each."""
+        ended = [
+            job
+            for job in self._jobs.values()
+            if job.status in ("QUEUED", "IN_PROGRESS")
+            and 0 < job.total_segments == job.completed_segments + job.failed_segments
+            and job_id in (None, job.job_id)
+        ]
+        for job in ended:
+            job.status = "COMPLETED" if job.completed_segments == job.total_segments else "FAILED"
+        return [(job.job_id, job.status) for job in ended]
+
+    def add_missing(self, job_id: str | None = None) -> list[str]:
+        """Make the outbox row of COMPLETED jobs that have none; their ids."""
+        missing = [
+            job
+            for job in self._jobs.values()
+            if job.status == "COMPLETED"
+            and job.completed_segments == job.total_segments
+            and job.job_id not in self._outbox
+            and (job_id == job.job_id or (job_id is None and job.updated_at > self._clock() - 86_400))
+        ]
+        self._outbox.update((job.job_id, OutboxRow(job.job_id, job.manifestation_id)) for job in missing)
+        return [job.job_id for job in missing]
+
+    def mark_for_resending(self, limit: int, job_id: str | None, after_seconds: float) -> list[UnsentSegment]:
+        """Unfinished segments that nobody will otherwise work on, marked as sent now."""
+        due = [
+            segment
+            for segment in sorted(self._segments.values(), key=_sent_at)
+            if segment.status in UNFINISHED
+            and _sent_at(segment) < self._clock() - after_seconds * 2.0 ** min(segment.send_count, 10)
+            and self._is_past(segment.lease_expires_at)
+            and self._is_past(segment.retry_at)
+            and self._jobs[segment.job_id].cancelled_at is None
+            and job_id in (None, segment.job_id)
+        ][:limit]
+        for segment in due:
+            segment.last_sent_at = self._clock()
+            segment.send_count += 1
+        return [self._unsent(segment) for segment in due]
+
+    def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
+        """Keep (task id, start, end) of segments whose producer gave none."""
+        by_id = {segment.task_id: segment for segment in self._segments.values()}
+        for task_id, start, end in spans:
+            if by_id[task_id].span_start is None:
+                by_id[task_id].span_start, by_id[task_id].span_end = start, end
+
+    # The test's side; see tests/tables.py
+
+    def add_job(self, *segment_ids: str, manifestation_id: str = "M", total: int | None = None) -> str:
+        """A QUEUED job with these segments, as a foreign producer inserts it; its id."""
+        job_id, now = str(uuid.uuid4()), self._clock()
+        count = len(segment_ids) if total is None else total
+        self._jobs[job_id] = JobRow(job_id, manifestation_id, count, fresh_since=now, updated_at=now)
+        for segment_id in segment_ids:
+            self._segments[job_id, segment_id] = SegmentRow(str(uuid.uuid4()), job_id, segment_id, now)
+        return job_id
+
+    def now(self) -> float:
+        """The store's clock."""
+        return self._clock()
+
+    def travel(self, seconds: float) -> None:
+        """Let everything be so much older."""
+        self._clock.now += seconds
+
+    def job(self, job_id: str) -> JobRow:
+        """The job as it stands."""
+        return replace(self._jobs[job_id])
+
+    def segment(self, job_id: str, segment_id: str) -> SegmentRow:
+        """The segment as it stands."""
+        return replace(self._segments[job_id, segment_id])
+
+    def completion(self, job_id: str) -> OutboxRow | None:
+        """The job's outbox row as it stands."""
+        row = self._outbox.get(job_id)
+        return replace(row) if row else None
+
+    def set_job(self, job_id: str, **columns: Any) -> None:
+        """Change columns by hand."""
+        self._jobs[job_id] = replace(self._jobs[job_id], **columns)
+
+    def set_segment(self, job_id: str, segment_id: str, **columns: Any) -> None:
+        """Change columns by hand."""
+        self._segments[job_id, segment_id] = replace(self._segments[job_id, segment_id], **columns)
+
+    # Below: how a segment changes
+
+    def _claim(self, request: SegmentRequest, lease_seconds: float) -> ClaimAnswer:
+        segment = self._segments.get((request.job_id, request.segment_id))
+        if segment is None:
+            return Unknown(self._clock() - request.sent_at_ms / 1000)
+        job = self._jobs[segment.job_id]
+        answer = self._refusal(segment, job, request)
+        if answer is not None:
+            return answer
+        if segment.status == "FAILED":
+            self._revive(segment, job)
+        is_abandoned = segment.status == "IN_PROGRESS" and segment.attempts >= self._max_attempts
+        segment.status, segment.claim_token, segment.retry_at = "IN_PROGRESS", str(uuid.uuid4()), None
+        segment.lease_expires_at = self._clock() + lease_seconds
+        if segment.span_start is None:
+            segment.span_start, segment.span_end = request.start, request.end
+        if is_abandoned:
+            return Abandoned(self._claimed(segment, job))
+        segment.attempts += 1
+        job.status = "IN_PROGRESS" if job.status == "QUEUED" else job.status
+        return self._claimed(segment, job)
+
+    def _refusal(self, segment: SegmentRow, job: JobRow, request: SegmentRequest) -> ClaimAnswer | None:
+        if job.manifestation_id != request.manifestation_id:
+            return ForeignManifestation(job.manifestation_id)
+        if segment.status == "COMPLETED":
+            return AlreadyCompleted()
+        if job.cancelled_at is not None:
+            return JobCancelled()
+        if segment.status == "FAILED" and request.sent_at_ms / 1000 <= (segment.failed_at or 0.0):
+            return AlreadyFailed(segment.error_message or "no reason was recorded")
+        until = segment.retry_at if segment.status == "RETRYING" else segment.lease_expires_at
+        if segment.status in ("RETRYING", "IN_PROGRESS") and until is not None and until > self._clock():
+            return HeldElsewhere(until - self._clock() + 0.5)
+        return None
+
+    def _revive(self, segment: SegmentRow, job: JobRow) -> None:
+        segment.status, segment.attempts, segment.send_count = "QUEUED", 0, 0
+        segment.error_message = segment.failed_at = None
+        job.failed_segments -= 1
+        job.status, job.fresh_since, job.updated_at = "IN_PROGRESS", self._clock(), self._clock()
+
+    def _claimed(self, segment: SegmentRow, job: JobRow) -> Claimed:
+        assert segment.claim_token is not None
+        assert segment.span_start is not None
+        assert segment.span_end is not None
+        return Claimed(
+            task_id=segment.task_id,
+            token=segment.claim_token,
+            job_id=segment.job_id,
+            manifestation_id=job.manifestation_id,
+            segment_id=segment.segment_id,
+            start=segment.span_start,
+            end=segment.span_end,
+            attempts=segment.attempts,
+            fresh_since_us=int(min(job.fresh_since, self._clock()) * 1_000_000),
+            read_at_us=int(self._clock() * 1_000_000),
+        )
+
+    def _held_by(self, claim: Claimed) -> SegmentRow | None:
+        segment = self._segments[claim.job_id, claim.segment_id]
+        return segment if segment.claim_token == claim.token and segment.status == "IN_PROGRESS" else None
+
+    def _end(self, segment: SegmentRow, ending: Ending) -> None:
+        segment.claim_token = segment.lease_expires_at = segment.error_message = None
+        match ending:
+            case Completed():
+                segment.status, segment.result_json = "COMPLETED", ending.result_json
+                self._jobs[segment.job_id].completed_segments += 1
+            case Failed():
+                segment.status, segment.error_message, segment.failed_at = "FAILED", ending.error, self._clock()
+                self._jobs[segment.job_id].failed_segments += 1
+            case Postponed():
+                segment.status, segment.error_message = "RETRYING", ending.error
+                segment.retry_at = self._clock() + ending.seconds
+            case GivenBack():
+                segment.status, segment.attempts = "QUEUED", max(segment.attempts - 1, 0)
+            case _:
+                assert_never(ending)
+
+    def _derive(self, job_id: str) -> bool:
+        """Give the job the status that its counters say; whether it is complete."""
+        job = self._jobs[job_id]
+        ended = job.completed_segments + job.failed_segments == job.total_segments
+        is_complete = job.completed_segments == job.total_segments
+        job.status = "COMPLETED" if is_complete else "FAILED" if ended else "IN_PROGRESS"
+        job.updated_at = self._clock()
+        return is_complete
+
+    def _announce(self, job: JobRow) -> Announcement:
+        known = self._outbox.get(job.job_id) or OutboxRow(job.job_id, job.manifestation_id)
+        token = str(uuid.uuid4())
+        leased = replace(known, lease_token=token, leased_until=self._clock() + OUTBOX_LEASE_SECONDS, sent_at=None)
+        self._outbox[job.job_id] = leased
+        return Announcement(job.job_id, job.manifestation_id, token)
+
+    def _unsent(self, segment: SegmentRow) -> UnsentSegment:
+        manifestation_id = self._jobs[segment.job_id].manifestation_id
+        span = segment.span_start, segment.span_end
+        return UnsentSegment(segment.task_id, segment.job_id, manifestation_id, segment.segment_id, *span)
+
+    def _is_past(self, moment: float | None) -> bool:
+        return moment is None or moment < self._clock()
+
+
+def _sent_at(segment: SegmentRow) -> float:
+    return segment.created_at if segment.last_sent_at is None else segment.last_sent_at
+
+
+def _check_jsonb(text: str) -> None:
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise DataError("the fake refuses what is no JSON") from error
+    if "\\u0000" in text:
+        raise DataError("the fake refuses NUL as PostgreSQL does")
