@@ -6,17 +6,18 @@ other page.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import gt
 from threading import Lock
 from typing import Any
 
 from app.errors import PermanentError
-from app.pages import Page, Pair, Segmentation, SegmentRow, SpanRow
+from app.pages import Page, Pair, Segmentation
 
 logger = logging.getLogger(__name__)
 
+type Rows = Sequence[Sequence[Any]]
 type Warn = Callable[[str], None]
 
 MAX_REMEMBERED_WARNINGS = 10_000
@@ -32,27 +33,25 @@ class RawPair:
     a1: str
     a2: str
     target: str | None
-    spans: Sequence[Sequence[Any]]
+    spans: Rows
 
 
 @dataclass(frozen=True, slots=True)
-class RawSegment:
-    """A segment of a segmentation annotation as the graph has it, unchecked."""
+class RawLayer:
+    """A segmentation annotation as the graph has it. `segments`: [id, start, end], unchecked, in any order."""
 
     annotation: str
-    id: str
-    start: Any
-    end: Any
+    segments: Rows
 
 
 @dataclass(frozen=True, slots=True)
 class RawManifestation:
-    """All that the graph has on one manifestation. A segment may come once for each of its annotations."""
+    """All that the graph has on one manifestation. A segment may come once in each of several layers."""
 
     id: str
     exists: bool
     pairs: Sequence[RawPair] = ()
-    segments: Sequence[RawSegment] = ()
+    layers: Sequence[RawLayer] = ()
 
 
 @dataclass(slots=True)
@@ -76,9 +75,9 @@ class WarnOnce:
 def build_page(raw: RawManifestation, read_at_us: int, warn: Warn) -> Page:
     """The page of `raw`; with its `problem` set when its data is malformed."""
     try:
-        return Page(
-            raw.id, read_at_us, raw.exists, _pairs(raw, warn), Segmentation.from_rows(_segments(raw, warn))
-        )
+        segments = [row for layer in raw.layers for row in _segment_rows(layer, raw.id, warn)]
+        pairs = _pairs(raw, warn)
+        return Page(raw.id, read_at_us, raw.exists, pairs, Segmentation.from_rows(segments))
     except PermanentError as error:
         return Page(raw.id, read_at_us, raw.exists, problem=str(error))
 
@@ -96,43 +95,52 @@ def _pairs(raw: RawManifestation, warn: Warn) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _span_rows(spans: Sequence[Sequence[Any]], where: str, warn: Warn) -> Iterable[SpanRow]:
-    """Checked by columns: this is where a load spends its time."""
-    present = [row for row in spans if None not in row]
-    if len(present) < len(spans):
+def _span_rows(spans: Rows, where: str, warn: Warn) -> Rows:
+    """The rows that have their spans, checked. By columns: loading spends its time here."""
+    rows, columns = _present(spans)
+    if len(rows) < len(spans):
         warn(f"{where} has segments without a span; they are skipped")
-    if not present:
-        return []
-    columns = list(zip(*present, strict=True))
-    sound = all(set(map(type, column)) == {int} for column in columns) and (
-        min(columns[0]) >= 0 and min(columns[2]) >= 0
-        and not any(map(gt, columns[0], columns[1])) and not any(map(gt, columns[2], columns[3]))
-    )  # fmt: skip
-    if not sound:
-        for start, end, hit_start, hit_end in present:
+    if rows and not (_are_spans(columns[0], columns[1]) and _are_spans(columns[2], columns[3])):
+        for start, end, hit_start, hit_end in rows:
             _check_span(start, end, f"a segment of {where}")
             _check_span(hit_start, hit_end, f"a segment of {where}")
-    return present  # type: ignore[return-value]  # rows of four integers, as just checked
-
-
-def _segments(raw: RawManifestation, warn: Warn) -> list[SegmentRow]:
-    rows: list[SegmentRow] = []
-    for segment in raw.segments:
-        if segment.start is None or segment.end is None:
-            warn(f"annotation {segment.annotation!r} has segments without a span; they are skipped")
-            continue
-        where = f"segment {segment.id!r} of manifestation {raw.id!r}"
-        _check_text(segment.id, where)
-        _check_span(segment.start, segment.end, where)
-        rows.append((segment.id, segment.start, segment.end))
     return rows
+
+
+def _segment_rows(layer: RawLayer, manifestation_id: str, warn: Warn) -> Rows:
+    rows, columns = _present(layer.segments)
+    if len(rows) < len(layer.segments):
+        warn(f"annotation {layer.annotation!r} has segments without a span; they are skipped")
+    if rows and not (_are_texts(columns[0]) and _are_spans(columns[1], columns[2])):
+        for name, start, end in rows:
+            where = f"segment {name!r:.600} of manifestation {manifestation_id!r}"
+            _check_text(name, where)
+            _check_span(start, end, where)
+    return rows
+
+
+def _present(rows: Rows) -> tuple[Rows, list[tuple[Any, ...]]]:
+    """The rows without a None in them, and their columns."""
+    columns = list(zip(*rows, strict=True))
+    if any(None in column for column in columns):
+        rows = [row for row in rows if None not in row]
+        columns = list(zip(*rows, strict=True))
+    return rows, columns
+
+
+def _are_spans(starts: Sequence[Any], ends: Sequence[Any]) -> bool:
+    return set(map(type, starts)) | set(map(type, ends)) == {int} and (
+        min(starts) >= 0 and not any(map(gt, starts, ends))
+    )
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    return set(map(type, values)) == {str} and "\x00" not in "".join(values)
 
 
 def _check_span(start: object, end: object, where: str) -> None:
     if type(start) is not int or type(end) is not int:
-        raise PermanentError(
-            f"malformed graph data: {where} has the span [{start!r:.40}, {end!r:.40}), not integers"
-        )
+        raise PermanentError(f"malformed graph data: {where} has the span [{start!r:.40}, {end!r:.40}), not integers")
     if not 0 <= start <= end:
         raise PermanentError(f"malformed graph data: {where} has the span [{start}, {end})")
 

@@ -14,7 +14,10 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from itertools import chain as chained
+from operator import itemgetter
+from typing import Any
 
 from app.errors import ProcessorError
 
@@ -22,22 +25,21 @@ BLOCK_SPANS = 64  # extremes are kept for each run of so many spans: a wide quer
 SEPARATOR = ","  # of one character, as the slices below know
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
 
+_quote = json.JSONEncoder().encode
+
 type Numbers = array[int]
-type SpanRow = tuple[int, int, int, int]  # source start, source end, least hit start, greatest hit end
-type SegmentRow = tuple[str, int, int]  # id, start, end
 
 
 class PageFormatError(ProcessorError):
     """These bytes are no page of this format: foreign, cut short, or damaged. A cache treats it as a miss."""
 
 
-def compact(numbers: Iterable[int]) -> Numbers:
+def compact(numbers: Sequence[int]) -> Numbers:
     """The numbers as 4-byte integers, or as 8-byte ones when they do not fit."""
-    values = list(numbers)
     try:
-        return array("i", values)
+        return array("i", numbers)
     except OverflowError:
-        return array("q", values)
+        return array("q", numbers)
 
 
 def is_ascending(numbers: Numbers) -> bool:
@@ -46,15 +48,17 @@ def is_ascending(numbers: Numbers) -> bool:
     return values == sorted(values)
 
 
-def partition(spans: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Split spans that come with nondecreasing starts into as few monotone chains as there can be.
+def partition(ends: Sequence[int]) -> list[Sequence[int]]:
+    """Split spans that are sorted by their starts, given by their ends, into as few monotone chains as can be.
 
     Returns the positions of each chain's spans, ascending. Every span goes to the chain whose last end is the
     greatest that does not exceed its own (patience sorting: the last ends stay in descending order).
     """
+    if list(ends) == sorted(ends):
+        return [range(len(ends))] if ends else []
     chains: list[list[int]] = []
     descending_ends: list[int] = []  # negated, so that bisect can search it
-    for position, (_, end) in enumerate(spans):
+    for position, end in enumerate(ends):
         place = bisect_left(descending_ends, -end)
         if place == len(chains):
             chains.append([position])
@@ -62,7 +66,12 @@ def partition(spans: Iterable[tuple[int, int]]) -> list[list[int]]:
         else:
             chains[place].append(position)
             descending_ends[place] = -end
-    return chains
+    return [*chains]
+
+
+def _pick(numbers: Sequence[int], positions: Sequence[int]) -> Numbers:
+    """Those of the numbers, compact; all of them without looking at each."""
+    return compact(numbers if len(positions) == len(numbers) else [numbers[at] for at in positions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,8 @@ class SpanChain:
         """Derive whether the alignment keeps its order, as most do, and if not the extremes of each block."""
         ordered = is_ascending(self.lows) and is_ascending(self.highs)
         blocks = range(0, 0 if ordered else len(self.starts), BLOCK_SPANS)
-        lows = compact(min(self.lows[at : at + BLOCK_SPANS]) for at in blocks)
-        highs = compact(max(self.highs[at : at + BLOCK_SPANS]) for at in blocks)
+        lows = compact([min(self.lows[at : at + BLOCK_SPANS]) for at in blocks])
+        highs = compact([max(self.highs[at : at + BLOCK_SPANS]) for at in blocks])
         object.__setattr__(self, "ordered", ordered)
         object.__setattr__(self, "low_blocks", lows)
         object.__setattr__(self, "high_blocks", highs)
@@ -121,24 +130,30 @@ class Pair:
         return found
 
     @classmethod
-    def from_rows(cls, target: str, rows: Iterable[SpanRow]) -> "Pair":
-        """Aggregate rows, in any order, to one entry for each distinct source span."""
-        reach: dict[tuple[int, int], tuple[int, int]] = {}
-        for start, end, low, high in rows:
-            span = (start, end)
-            known = reach.get(span)
-            reach[span] = (low, high) if known is None else (min(known[0], low), max(known[1], high))
-        spans = sorted(reach)
-        return cls(target, tuple(_span_chain(spans, reach, chain) for chain in partition(spans)))
+    def from_rows(cls, target: str, rows: Iterable[Any]) -> "Pair":
+        """From [source start, source end, hit start, hit end] for every hit, in any order."""
+        ordered = sorted(rows)
+        if not ordered:
+            return cls(target, ())
+        starts, ends, lows, highs = zip(*ordered, strict=True)
+        if len(set(zip(starts, ends, strict=True))) < len(starts):
+            starts, ends, lows, highs = zip(*_merged(ordered), strict=True)
+        return cls(
+            target,
+            tuple(
+                SpanChain(_pick(starts, chain), _pick(ends, chain), _pick(lows, chain), _pick(highs, chain))
+                for chain in partition(ends)
+            ),
+        )
 
 
-def _span_chain(
-    spans: Sequence[tuple[int, int]], reach: dict[tuple[int, int], tuple[int, int]], chain: Iterable[int]
-) -> SpanChain:
-    members = [spans[position] for position in chain]
-    starts, ends = zip(*members, strict=True)
-    lows, highs = zip(*(reach[span] for span in members), strict=True)
-    return SpanChain(compact(starts), compact(ends), compact(lows), compact(highs))
+def _merged(ordered: Iterable[Sequence[int]]) -> list[tuple[int, int, int, int]]:
+    """One row for each distinct source span, with the extremes of its hits."""
+    hits: dict[tuple[int, int], tuple[int, int]] = {}
+    for start, end, low, high in ordered:
+        known = hits.get((start, end), (low, high))
+        hits[start, end] = (min(known[0], low), max(known[1], high))
+    return [(*span, *extremes) for span, extremes in hits.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,27 +199,24 @@ class Segmentation:
         )
 
     @classmethod
-    def from_rows(cls, rows: Iterable[SegmentRow]) -> "Segmentation":
-        """Segments in any order; one that comes twice (of two annotations) counts once."""
-        segments = sorted({row[0]: row for row in rows}.values(), key=lambda row: (row[1], row[0]))
+    def from_rows(cls, rows: Iterable[Sequence[Any]]) -> "Segmentation":
+        """From [id, start, end] in any order; a segment that comes twice (of two annotations) counts once."""
+        unique = {row[0]: row for row in rows}
+        if not unique:
+            return cls()
+        ids, starts, ends = zip(*sorted(unique.values(), key=itemgetter(1, 0)), strict=True)
         fragments = [
-            f'{{"segment_id": {json.dumps(name)}, "span": {{"start": {start}, "end": {end}}}}}'
-            for name, start, end in segments
+            f'{{"segment_id": {name}, "span": {{"start": {start}, "end": {end}}}}}'
+            for name, start, end in zip(map(_quote, ids), starts, ends, strict=True)
         ]
-        offsets = [0]
-        for fragment in fragments:
-            offsets.append(offsets[-1] + len(fragment) + len(SEPARATOR))
-        chains = partition((start, end) for _, start, end in segments)
+        lengths = (len(fragment) + len(SEPARATOR) for fragment in fragments)
+        chains = partition(ends)
         return cls(
             tuple(
-                SegmentChain(
-                    compact(segments[rank][1] for rank in chain),
-                    compact(segments[rank][2] for rank in chain),
-                    None if len(chains) == 1 else compact(chain),
-                )
+                SegmentChain(_pick(starts, chain), _pick(ends, chain), compact(chain) if len(chains) > 1 else None)
                 for chain in chains
             ),
-            compact(offsets),
+            compact(list(accumulate(lengths, initial=0))),
             SEPARATOR.join(fragments),
         )
 
@@ -241,7 +253,7 @@ class Page:
 
     def __post_init__(self) -> None:
         """Encode the head of this text's entry in a result once."""
-        head = f'{{"manifestation_id": {json.dumps(self.manifestation_id)}, "segments": ['
+        head = f'{{"manifestation_id": {_quote(self.manifestation_id)}, "segments": ['
         object.__setattr__(self, "json_head", head)
 
     def entry(self, start: int, end: int) -> str:

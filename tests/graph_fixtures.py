@@ -6,7 +6,7 @@ Invariant: written from the definition of the graph alone, without looking at ho
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.page_builder import RawManifestation, RawPair, RawSegment, WarnOnce, build_page
+from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
 from app.pages import Page
 from bench.reference import index_of
 from devstack.families import Family
@@ -26,18 +26,20 @@ def raw_manifestation(family: Family, manifestation_id: str) -> RawManifestation
         if types[a2] == "alignment"
         for spans in [aligned_spans(family, a1.id, a2)]
     ]
-    segmentations = {row.id for row in graph.annotations_of[manifestation_id] if row.type == "segmentation"}
-    segments = [
-        RawSegment(row.annotation, row.id, row.start, row.end)
-        for row in family.segments
-        if row.annotation in segmentations
+    layers = [
+        RawLayer(row.id, segments_of(family, row.id))
+        for row in graph.annotations_of[manifestation_id]
+        if row.type == "segmentation"
     ]
-    spanless = [
-        RawSegment(annotation, name, None, None)
-        for name, annotation in family.spanless_segments
-        if annotation in segmentations
+    return RawManifestation(manifestation_id, True, pairs, layers)
+
+
+def segments_of(family: Family, annotation: str) -> list[list[str | int | None]]:
+    """[id, start, end] of an annotation's segments, those without a span too."""
+    segments: list[list[str | int | None]] = [
+        [row.id, row.start, row.end] for row in index_of(family).segments_of[annotation]
     ]
-    return RawManifestation(manifestation_id, True, pairs, segments + spanless)
+    return segments + [[name, None, None] for name, owner in family.spanless_segments if owner == annotation]
 
 
 def aligned_spans(family: Family, a1: str, a2: str) -> list[list[int | None]]:

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page_builder import RawManifestation, RawPair, RawSegment, WarnOnce, build_page
+from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
 
 NAN = float("nan")
 
 
-def raw(pairs: list[RawPair] | None = None, segments: list[RawSegment] | None = None) -> RawManifestation:
-    return RawManifestation("M", True, pairs or [], segments or [])
+def raw(pairs: list[RawPair] | None = None, segments: list[Any] | None = None) -> RawManifestation:
+    return RawManifestation("M", True, pairs or [], [RawLayer("ann", segments or [])])
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def raw(pairs: list[RawPair] | None = None, segments: list[RawSegment] | None = 
     [("0", 10), (0, "10"), (0.0, 10.0), (NAN, 1), (True, 5), (-1, 5), (7, 5), ([0], 5), (b"0", 5)],
 )
 def test_malformed_spans_make_the_page_a_problem_that_names_them(start: Any, end: Any) -> None:
-    segmentation = build_page(raw(segments=[RawSegment("ann", "seg-1", start, end)]), 0, WarnOnce())
+    segmentation = build_page(raw(segments=[["seg-1", start, end]]), 0, WarnOnce())
     source = build_page(raw([RawPair("a1", "a2", "T", [[0, 1, 0, 1], [start, end, 0, 1]])]), 0, WarnOnce())
     hit = build_page(raw([RawPair("a1", "a2", "T", [[0, 1, start, end]])]), 0, WarnOnce())
     assert "'seg-1'" in segmentation.problem
@@ -36,8 +36,8 @@ def test_malformed_spans_make_the_page_a_problem_that_names_them(start: Any, end
 @pytest.mark.parametrize(
     "malformed",
     [
-        raw(segments=[RawSegment("ann", "se\0g", 0, 1)]),
-        raw(segments=[RawSegment("ann", 17, 0, 1)]),  # type: ignore[arg-type]
+        raw(segments=[["se\0g", 0, 1]]),
+        raw(segments=[[17, 0, 1]]),
         raw([RawPair("a1", "a2", "T\0", [[0, 1, 0, 1]])]),
     ],
 )
@@ -46,7 +46,7 @@ def test_ids_that_a_result_cannot_hold_are_a_problem(malformed: RawManifestation
 
 
 def test_a_problem_stays_short() -> None:
-    page = build_page(raw(segments=[RawSegment("ann", "s", "x" * 10_000, 1)]), 0, WarnOnce())
+    page = build_page(raw(segments=[["s", "x" * 10_000, 1]]), 0, WarnOnce())
     assert len(page.problem) < 300
 
 
@@ -54,7 +54,7 @@ def test_a_problem_stays_short() -> None:
 def test_segments_without_a_span_are_skipped_with_one_warning(drawn: list[tuple[Any, Any]]) -> None:
     warned: list[str] = []
     spans = [[*span, 0, 1] for span in drawn] + [[0, 5, None, 1], [0, 5, 0, None]]
-    segments = [RawSegment("ann", f"s{at}", start, end) for at, (start, end) in enumerate(drawn)]
+    segments = [[f"s{at}", start, end] for at, (start, end) in enumerate(drawn)]
     page = build_page(raw([RawPair("a1", "a2", "T", spans)], segments), 0, warned.append)
     assert not page.problem
     assert len(page.segmentation) == 2

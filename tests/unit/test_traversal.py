@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import OutageError, PermanentError
-from app.page_builder import RawManifestation, RawPair, RawSegment, WarnOnce, build_page
+from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
 from app.pages import Page
 from app.traversal import Start, encode_related, walk, walk_together
 from bench.reference import reference_walk
@@ -47,10 +47,7 @@ def chain_of(*names: str) -> Family:
                 for left, right in pairs
                 for side in (left, right)
             ]
-            + [
-                {"id": f"{name}.segmentation", "manifestation": name, "type": "segmentation"}
-                for name in names
-            ],
+            + [{"id": f"{name}.segmentation", "manifestation": name, "type": "segmentation"} for name in names],
             "segments": [
                 {
                     "id": f"{left}-{right}.{side}.0",
@@ -61,16 +58,9 @@ def chain_of(*names: str) -> Family:
                 for left, right in pairs
                 for side in (left, right)
             ]
-            + [
-                {"id": f"{name}.0", "annotation": f"{name}.segmentation", "start": 0, "end": 10}
-                for name in names
-            ],
-            "aligned_annotations": [
-                [f"{left}-{right}.{left}", f"{left}-{right}.{right}"] for left, right in pairs
-            ],
-            "aligned_segments": [
-                [f"{left}-{right}.{left}.0", f"{left}-{right}.{right}.0"] for left, right in pairs
-            ],
+            + [{"id": f"{name}.0", "annotation": f"{name}.segmentation", "start": 0, "end": 10} for name in names],
+            "aligned_annotations": [[f"{left}-{right}.{left}", f"{left}-{right}.{right}"] for left, right in pairs],
+            "aligned_segments": [[f"{left}-{right}.{left}.0", f"{left}-{right}.{right}.0"] for left, right in pairs],
         }
     )
 
@@ -90,18 +80,14 @@ def test_any_walk_equals_the_definition(asked: tuple[Family, list[Question]]) ->
     family, questions = asked
     pages = pages_of(family)
     for manifestation_id, start, end in questions:
-        assert relate(pages, manifestation_id, start, end) == reference_walk(
-            family, manifestation_id, start, end
-        )
+        assert relate(pages, manifestation_id, start, end) == reference_walk(family, manifestation_id, start, end)
 
 
 @given(asked_families())
 def test_walks_together_answer_what_each_answers_alone(asked: tuple[Family, list[Question]]) -> None:
     family, questions = asked
     graph = MemoryGraph(family)
-    answers = walk_together(
-        [start_at(*question) for question in questions], lambda needs: graph.get(needs, 0)
-    )
+    answers = walk_together([start_at(*question) for question in questions], lambda needs: graph.get(needs, 0))
     for (manifestation_id, start, end), answer in zip(questions, answers, strict=True):
         assert isinstance(answer, str)
         assert json.loads(answer) == reference_walk(family, manifestation_id, start, end)
@@ -161,13 +147,11 @@ def test_a_target_that_vanished_between_two_reads_has_no_segments() -> None:
 
 def test_malformed_data_fails_only_the_walks_that_meet_it() -> None:
     broken = build_page(
-        RawManifestation("B", True, segments=[RawSegment("B.segmentation", "b1", "0", 10)]), 0, WarnOnce()
+        RawManifestation("B", True, layers=[RawLayer("B.segmentation", [["b1", "0", 10]])]), 0, WarnOnce()
     )
     pages = {"A": page_of(chain_of("A", "B"), "A"), "B": broken, "C": page_of(chain_of("C", "D"), "C")}
     pages |= {"D": page_of(chain_of("C", "D"), "D")}
-    through, beside = walk_together(
-        [start_at("A"), start_at("C")], lambda needs: {n: pages[n] for n in needs}
-    )
+    through, beside = walk_together([start_at("A"), start_at("C")], lambda needs: {n: pages[n] for n in needs})
     assert isinstance(through, PermanentError)
     assert "'b1'" in str(through)
     assert "'B'" in str(through)
