@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neo4j import Driver
 
 SMALL_FAMILY_PATH = Path(__file__).parent / "data" / "small_family.json"
-ROWS_PER_QUERY = 20_000
+ROWS_PER_QUERY = 10_000
 INDEX_WAIT_SECONDS = 300
 
 
@@ -151,7 +151,9 @@ ANY_KNOWN: LiteralString = """
 RETURN EXISTS { MATCH (m:Manifestation) WHERE m.id IN $manifestations }
     OR EXISTS { MATCH (a:Annotation) WHERE a.id IN $annotations } AS known
 """
-DELETE_ALL: LiteralString = "MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 20000 ROWS"
+# By hand in small transactions: CALL IN TRANSACTIONS first gathers every node, too much for a small heap.
+DELETE_SEGMENTS: LiteralString = "MATCH (n:Segment) WITH n LIMIT $rows DETACH DELETE n RETURN count(*) AS gone"
+DELETE_REST: LiteralString = "MATCH (n) WITH n LIMIT $rows DETACH DELETE n RETURN count(*) AS gone"
 
 
 def load_family(driver: "Driver", family: Family, *, database: str | None = None) -> None:
@@ -187,8 +189,9 @@ def make_constraints(driver: "Driver", *, database: str | None = None) -> None:
 
 def empty_graph(driver: "Driver", *, database: str | None = None) -> None:
     """Delete every node and relation of the database; constraints stay. For the local stack's own only."""
-    with driver.session(database=database) as session:
-        session.run(DELETE_ALL).consume()
+    for query in (DELETE_SEGMENTS, DELETE_REST):
+        while driver.execute_query(query, rows=ROWS_PER_QUERY, database_=database).records[0]["gone"]:
+            pass
 
 
 def undirected(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
