@@ -28,8 +28,8 @@ JUST_AFTER_SECONDS: Final = 0.5
 """A held message comes back this long after its lease or wait has ended."""
 
 # One transaction: lock; send redriven FAILED segments back to QUEUED (the table's trigger gives back what they had
-# counted); classify and claim. A row that its producer inserted after the lock was taken is claimed only if its
-# token is still the one that was classified.
+# counted); classify and claim. A row that its producer inserted after the lock was taken is claimed only if it is
+# still as it was classified: a rival may have claimed it since, or even ended it, which leaves no token either.
 CLAIM: Final = """
 SELECT 1
 FROM segment_task t
@@ -57,7 +57,7 @@ WITH wanted AS MATERIALIZED (
 ), clock AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), seen AS MATERIALIZED (
-    SELECT w.position, w.job_id, t.task_id, t.claim_token, t.error_message,
+    SELECT w.position, w.job_id, t.task_id, t.claim_token, t.status, t.error_message,
            coalesce(t.span_start, w.span_start) AS span_start,
            coalesce(t.span_end, w.span_end) AS span_end,
            j.manifestation_id, j.fresh_since,
@@ -94,6 +94,7 @@ WITH wanted AS MATERIALIZED (
     WHERE t.task_id = seen.task_id
       AND seen.answer IN ('claimed', 'abandoned')
       AND t.claim_token IS NOT DISTINCT FROM seen.claim_token
+      AND t.status = seen.status
     RETURNING t.task_id, t.claim_token, t.attempts
 ), started AS (
     UPDATE root_job

@@ -1,0 +1,236 @@
+"""How claims and endings lock, by interleavings that are forced: what is locked first, and what a wait may change.
+
+A bystander holds a row until the statement under test is seen waiting for it; nothing depends on luck.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from app.db.claims import PostgresClaims
+from app.db.postgres import run
+from app.db.results import PostgresResults
+from app.errors import TransientError
+from app.ports import AlreadyCompleted, ClaimAnswer, Claimed, Completed, GivenBack, HeldElsewhere, SegmentRequest
+from tests.endstate import problems
+from tests.tables import Tables
+from tests.worker import wait_until
+
+LOW, HIGH = "00000000-0000-4000-8000-000000000001", "ffffffff-ffff-4fff-bfff-fffffffffff1"
+LEASE_SECONDS = 1_000.0
+BEHIND = "SELECT count(*) FROM pg_stat_activity WHERE %(pid)s = ANY(pg_blocking_pids(pid))"
+LOCKED = "SELECT count(*) FROM (SELECT FROM {table} WHERE {key} = %(id)s::uuid FOR UPDATE SKIP LOCKED) AS free"
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """A transaction that stays open; committed at the end."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        yield connection
+        connection.exec_driver_sql("COMMIT")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Future[Any]]]:
+    """Runs a call in a thread of its own."""
+    with ThreadPoolExecutor() as threads:
+        yield threads.submit
+
+
+def wait_for_one_behind(engine: Engine, holder: Connection) -> None:
+    """Return once a statement waits for a lock that `holder` has."""
+    pid = holder.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+    wait_until(lambda: run(engine, BEHIND, {"pid": pid})[0][0] == 1, "a statement to wait for the lock")
+
+
+def is_locked(engine: Engine, table: str, row_id: str) -> bool:
+    key = {"segment_task": "task_id", "root_job": "job_id"}[table]
+    return bool(run(engine, LOCKED.format(table=table, key=key), {"id": row_id})[0][0] == 0)
+
+
+def lock(connection: Connection, table: str, row_id: str) -> None:
+    key = {"segment_task": "task_id", "root_job": "job_id"}[table]
+    connection.exec_driver_sql(f"SELECT FROM {table} WHERE {key} = %(id)s::uuid FOR UPDATE", {"id": row_id})
+
+
+def add_segment(engine: Engine, job_id: str, segment_id: str, task_id: str | None = None) -> None:
+    run(
+        engine,
+        "INSERT INTO segment_task (task_id, job_id, segment_id, status)"
+        " VALUES (coalesce(%(task)s::uuid, gen_random_uuid()), %(job)s, %(segment)s, 'QUEUED')",
+        {"task": task_id, "job": job_id, "segment": segment_id},
+    )
+
+
+def add_job(engine: Engine, job_id: str, total: int) -> None:
+    run(
+        engine,
+        "INSERT INTO root_job (job_id, manifestation_id, total_segments, completed_segments, status)"
+        " VALUES (%(job)s, 'M', %(total)s, 0, 'QUEUED')",
+        {"job": job_id, "total": total},
+    )
+
+
+def claim(engine: Engine, *wanted: tuple[str, str], worker: str = "worker") -> list[ClaimAnswer]:
+    requests = [SegmentRequest(job_id, "M", segment_id, 0, 1, sent_at_ms=0) for job_id, segment_id in wanted]
+    return PostgresClaims(engine, worker, 5).claim(requests, LEASE_SECONDS)
+
+
+def take(engine: Engine, *wanted: tuple[str, str]) -> list[Claimed]:
+    answers = claim(engine, *wanted)
+    claims = [answer for answer in answers if isinstance(answer, Claimed)]
+    assert len(claims) == len(wanted)
+    return claims
+
+
+# The order of locks: everywhere the same, so that no two transactions wait for each other
+
+
+def claim_both(engine: Engine, job_id: str) -> Callable[[], object]:
+    return lambda: claim(engine, (job_id, "a"), (job_id, "b"))
+
+
+def renew_both(engine: Engine, job_id: str) -> Callable[[], object]:
+    claims = take(engine, (job_id, "a"), (job_id, "b"))
+    return lambda: PostgresClaims(engine, "worker", 5).renew(claims, LEASE_SECONDS)
+
+
+def complete_both(engine: Engine, job_id: str) -> Callable[[], object]:
+    claims = take(engine, (job_id, "a"), (job_id, "b"))
+    return lambda: PostgresResults(engine).settle([Completed(each, "[]") for each in claims])
+
+
+@pytest.mark.parametrize("prepare", [claim_both, renew_both, complete_both])
+def test_segments_are_locked_by_task_id(
+    engine: Engine, start: Callable[..., Future[Any]], prepare: Callable[[Engine, str], Callable[[], object]]
+) -> None:
+    """The row with the high id stands first in the table, in the batch and by name."""
+    add_job(engine, LOW, total=2)
+    add_segment(engine, LOW, "a", HIGH)
+    add_segment(engine, LOW, "b", LOW)
+    step = prepare(engine, LOW)
+    with transaction(engine) as bystander:
+        lock(bystander, "segment_task", HIGH)
+        done = start(step)
+        wait_for_one_behind(engine, bystander)
+        assert is_locked(engine, "segment_task", LOW)
+    assert done.result()
+
+
+def test_jobs_are_locked_by_job_id_when_segments_end(engine: Engine, start: Callable[..., Future[Any]]) -> None:
+    add_job(engine, HIGH, total=1)
+    add_job(engine, LOW, total=1)
+    add_segment(engine, HIGH, "a", LOW)
+    add_segment(engine, LOW, "a", HIGH)
+    claims = take(engine, (HIGH, "a"), (LOW, "a"))
+    with transaction(engine) as bystander:
+        lock(bystander, "root_job", HIGH)
+        done = start(PostgresResults(engine).settle, [Completed(each, "[]") for each in claims])
+        wait_for_one_behind(engine, bystander)
+        assert is_locked(engine, "root_job", LOW)
+    assert len(done.result().announcements) == 2
+
+
+def test_jobs_are_locked_by_job_id_when_their_first_segment_is_claimed(
+    engine: Engine, start: Callable[..., Future[Any]]
+) -> None:
+    add_job(engine, HIGH, total=1)
+    add_job(engine, LOW, total=1)
+    add_segment(engine, HIGH, "a", LOW)
+    add_segment(engine, LOW, "a", HIGH)
+    with transaction(engine) as bystander:
+        lock(bystander, "root_job", HIGH)
+        done = start(claim, engine, (HIGH, "a"), (LOW, "a"))
+        wait_for_one_behind(engine, bystander)
+        assert is_locked(engine, "root_job", LOW)
+    assert all(isinstance(answer, Claimed) for answer in done.result())
+
+
+# What a wait may change
+
+
+def test_a_claim_that_waited_sees_what_it_waited_for(engine: Engine, start: Callable[..., Future[Any]]) -> None:
+    """Its answer is about the state after the wait; deciding in one statement would call the row QUEUED."""
+    job_id = Tables(engine).add_job("a")
+    row = Tables(engine).segment(job_id, "a")
+    with transaction(engine) as rival:
+        lock(rival, "segment_task", row.task_id)
+        done = start(claim, engine, (job_id, "a"))
+        wait_for_one_behind(engine, rival)
+        rival.exec_driver_sql(
+            "UPDATE segment_task SET status = 'IN_PROGRESS', attempts = 1, claim_token = gen_random_uuid(),"
+            " lease_expires_at = clock_timestamp() + interval '1000 s'"
+        )
+    (answer,) = done.result()
+    assert isinstance(answer, HeldElsewhere)
+    assert answer.seconds > 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ("status = 'IN_PROGRESS', claim_token = gen_random_uuid()", "IN_PROGRESS"),
+        ("status = 'COMPLETED', result_json = '[1]', claim_token = NULL", "COMPLETED"),
+    ],
+)
+def test_a_row_inserted_after_the_locks_is_claimed_only_as_it_was_classified(
+    engine: Engine, start: Callable[..., Future[Any]], changes: str, status: str
+) -> None:
+    """Its producer commits it while the claim waits for another row, so the claim sees but has not locked it.
+
+    Before the claim can write, a rival has claimed the row, or has even completed it.
+    """
+    tables = Tables(engine)
+    job_id = tables.add_job("known", total=2)
+    with transaction(engine) as rival:
+        with transaction(engine) as bystander:
+            lock(bystander, "segment_task", tables.segment(job_id, "known").task_id)
+            done = start(claim, engine, (job_id, "known"), (job_id, "new"))
+            wait_for_one_behind(engine, bystander)
+            add_segment(engine, job_id, "new")
+            rival.exec_driver_sql(f"UPDATE segment_task SET {changes} WHERE segment_id = 'new'")
+        wait_for_one_behind(engine, rival)
+    known, new = done.result()
+    assert isinstance(known, Claimed)
+    assert isinstance(new, HeldElsewhere)
+    row = tables.segment(job_id, "new")
+    assert (row.status, row.attempts, row.lease_expires_at) == (status, 0, None)
+
+
+# One transaction
+
+
+def test_a_job_completes_with_its_outbox_row_or_not_at_all(engine: Engine) -> None:
+    tables = Tables(engine)
+    job_id = tables.add_job("a")
+    claims = take(engine, (job_id, "a"))
+    before = tables.segment(job_id, "a"), tables.job(job_id)
+    run(
+        engine,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no room'; END$$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON completion_outbox FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    with pytest.raises(TransientError, match="no room"):
+        PostgresResults(engine).settle([Completed(claims[0], "[]")])
+    assert (tables.segment(job_id, "a"), tables.job(job_id)) == before
+    run(engine, "DROP TRIGGER refuse ON completion_outbox")
+    assert PostgresResults(engine).settle([Completed(claims[0], "[]")]).announcements
+    assert problems(engine) == []
+
+
+def test_a_bystander_of_a_job_does_not_hold_up_what_ends_nothing(engine: Engine) -> None:
+    """Giving back and postponing touch no job, so a stop is not held up by a hot one."""
+    tables = Tables(engine)
+    job_id = tables.add_job("a")
+    claims = take(engine, (job_id, "a"))
+    with transaction(engine) as bystander:
+        lock(bystander, "root_job", job_id)
+        assert PostgresResults(engine).settle([GivenBack(claims[0])]).task_ids == {claims[0].task_id}
+        (again,) = take(engine, (job_id, "a"))
+    assert PostgresResults(engine).settle([Completed(again, "[]")]).announcements
+    assert claim(engine, (job_id, "a")) == [AlreadyCompleted()]
