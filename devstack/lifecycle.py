@@ -14,7 +14,6 @@ from devstack.waiting import POLL_SECONDS, wait_until
 
 STOP_LIMIT_SECONDS = 20.0
 ANSWER_LIMIT_SECONDS = 10.0  # of a server that should have been ready long ago
-LOG_LIMIT_BYTES = 10_000_000
 
 
 @dataclass(slots=True)
@@ -55,10 +54,10 @@ class Boot:
 
 
 def begin(service: Service, say: Say) -> None:
-    """Prepare and launch, without waiting; a log that has grown too long is begun anew."""
+    """Prepare and launch, without waiting; the log begins anew, and the one before is kept beside it."""
     service.folder.mkdir(parents=True, exist_ok=True)
-    if service.log.exists() and service.log.stat().st_size > LOG_LIMIT_BYTES:
-        service.log.unlink()
+    if service.log.exists():
+        service.log.replace(service.log.with_suffix(".before.log"))
     service.prepare(say)
     service.launch()
 
