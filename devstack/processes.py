@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import psutil
 
@@ -28,13 +29,21 @@ class _Detached(subprocess.Popen[bytes]):
 _children: dict[int, _Detached] = {}
 
 
+class Identity(TypedDict, total=False):
+    """The account that a process runs as, in subprocess's words; empty means this one's."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
 def spawn(
     command: Sequence[str],
     *,
     folder: Path,
     log: Path,
     env: Mapping[str, str] | None = None,
-    user: str | None = None,
+    identity: Identity | None = None,
 ) -> None:
     """Start a server in a session of its own, so that Ctrl-C or the end of this command does not reach it."""
     with log.open("ab") as output:
@@ -42,11 +51,11 @@ def spawn(
             command,
             cwd=folder,
             env=env,
-            user=user,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            **(identity or {}),
         )
     _children[child.pid] = child
 

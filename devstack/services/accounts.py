@@ -5,50 +5,54 @@ the way (never to list or read them) and to read the server's own program files.
 """
 
 import os
-import shutil
+import pwd
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from devstack.processes import Identity
 from devstack.services.base import Say
 
 ACCOUNT = "nobody"
 PASS, READ = 0o001, 0o004
 
 
-def server_account() -> str | None:
-    """The account for a server that must not run as root; None when this is an ordinary user already."""
-    return ACCOUNT if os.geteuid() == 0 else None
+def server_identity() -> Identity:
+    """Who a server that refuses root is run as: nobody instead of root, and any other user as itself (empty)."""
+    if os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam(ACCOUNT)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
-def give_to(account: str | None, *paths: Path) -> None:
-    """Make `account` the owner."""
+def give_to(identity: Identity, *paths: Path) -> None:
+    """Make it the owner."""
     for path in paths:
-        if account:
-            shutil.chown(path, user=account)
+        if identity:
+            os.chown(path, identity["user"], identity["group"])
 
 
-def open_to(account: str, folders: Sequence[Path], programs: Sequence[Path], say: Say) -> None:
-    """Let `account` reach the folders and run what is in the programs' folders."""
+def open_to(identity: Identity, folders: Sequence[Path], programs: Sequence[Path], say: Say) -> None:
+    """Let it reach the folders and run what is in the programs' folders."""
     for target in [*folders, *(each for each in programs if each.exists())]:
-        if not _can_enter(account, target):
+        if not _can_enter(identity, target):
             _open_way(target, say)
     for program in programs:
-        if program.exists() and not _can_read_all(account, program):
+        if program.exists() and not _can_read_all(identity, program):
             _open_files(program)
 
 
-def _can_enter(account: str, folder: Path) -> bool:
-    return _succeeds_as(account, 'cd "$1"', folder)
+def _can_enter(identity: Identity, folder: Path) -> bool:
+    return _succeeds_as(identity, 'cd "$1"', folder)
 
 
-def _can_read_all(account: str, folder: Path) -> bool:
-    return _succeeds_as(account, 'test -z "$(find "$1" ! -type l ! -readable -print -quit 2>&1)"', folder)
+def _can_read_all(identity: Identity, folder: Path) -> bool:
+    return _succeeds_as(identity, 'test -z "$(find "$1" ! -type l ! -readable -print -quit 2>&1)"', folder)
 
 
-def _succeeds_as(account: str, script: str, argument: Path) -> bool:
+def _succeeds_as(identity: Identity, script: str, argument: Path) -> bool:
     command = ["/bin/sh", "-c", script, "sh", str(argument)]
-    return subprocess.run(command, user=account, cwd="/", capture_output=True, check=False).returncode == 0
+    return subprocess.run(command, cwd="/", capture_output=True, check=False, **identity).returncode == 0
 
 
 def _open_way(target: Path, say: Say) -> None:

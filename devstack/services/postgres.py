@@ -21,7 +21,7 @@ from psycopg2.extensions import connection
 from devstack import processes
 from devstack.errors import DevstackError, with_log
 from devstack.ports import HOST
-from devstack.services.accounts import give_to, open_to, server_account
+from devstack.services.accounts import give_to, open_to, server_identity
 from devstack.services.base import CHECK_TIMEOUT_SECONDS, Say, Service
 
 USER = "segments"
@@ -47,11 +47,11 @@ class Postgres(Service):
 
     def prepare(self, say: Say) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        account = server_account()
-        if account:
-            open_to(account, [self.folder], [_installation(), _installation().parent.with_suffix(".libs")], say)
+        identity = server_identity()
+        if identity:
+            open_to(identity, [self.folder], [_installation(), _installation().parent.with_suffix(".libs")], say)
         if not (self.data / "PG_VERSION").exists():
-            self._initialise(account)
+            self._initialise(identity)
         self._remove_stale_pid_file()
 
     def launch(self) -> None:
@@ -63,7 +63,7 @@ class Postgres(Service):
         }
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         command = [str(_installation() / "bin" / "postgres"), "-D", self.marker, *options]
-        processes.spawn(command, folder=self.folder, log=self.log, env=_environment(), user=server_account())
+        processes.spawn(command, folder=self.folder, log=self.log, env=_environment(), identity=server_identity())
 
     def check(self) -> None:
         with self.connect(SYSTEM_DATABASE) as session, session.cursor() as cursor:
@@ -102,7 +102,7 @@ class Postgres(Service):
             except (psycopg2.errors.DuplicateDatabase, psycopg2.errors.UniqueViolation):
                 return  # somebody else made it in this moment or before
 
-    def _initialise(self, account: str | None) -> None:
+    def _initialise(self, identity: processes.Identity) -> None:
         draft = self.folder / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(self.data, ignore_errors=True)
@@ -110,7 +110,7 @@ class Postgres(Service):
         secret = self.folder / "password"
         secret.touch(mode=0o600)
         secret.write_text(self.password)
-        give_to(account, draft, secret)
+        give_to(identity, draft, secret)
         command = [
             *(str(_installation() / "bin" / "initdb"), "-D", str(draft), "-U", USER, f"--pwfile={secret}"),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"),
@@ -122,9 +122,9 @@ class Postgres(Service):
                 stdout=output,
                 stderr=output,
                 env=_environment(),
-                user=account,
                 cwd=self.folder,
                 check=False,
+                **identity,
             )
         secret.unlink()
         if done.returncode:
