@@ -75,11 +75,15 @@ class WarnOnce:
 def build_page(raw: RawManifestation, read_at_us: int, warn: Warn) -> Page:
     """The page of `raw`; with its `problem` set when its data is malformed."""
     try:
-        segments = [row for layer in raw.layers for row in _segment_rows(layer, raw.id, warn)]
-        pairs = _pairs(raw, warn)
-        return Page(raw.id, read_at_us, raw.exists, pairs, Segmentation.from_rows(segments))
+        segmentation = Segmentation.from_rows(check_layers(raw.layers, raw.id, warn))
+        return Page(raw.id, read_at_us, raw.exists, _pairs(raw, warn), segmentation)
     except PermanentError as error:
         return Page(raw.id, read_at_us, raw.exists, problem=str(error))
+
+
+def check_layers(layers: Sequence[RawLayer], manifestation_id: str, warn: Warn) -> list[Sequence[Any]]:
+    """[id, start, end] of the segments that have a span; `PermanentError` when one is malformed."""
+    return [row for layer in layers for row in _segment_rows(layer, manifestation_id, warn)]
 
 
 def _pairs(raw: RawManifestation, warn: Warn) -> tuple[Pair, ...]:

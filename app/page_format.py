@@ -51,10 +51,7 @@ def encode_page(page: Page) -> bytes:
         "pairs": [
             [
                 pair.target,
-                [
-                    _announce(arrays, chain.starts, chain.ends, chain.lows, chain.highs)
-                    for chain in pair.chains
-                ],
+                [_announce(arrays, chain.starts, chain.ends, chain.lows, chain.highs) for chain in pair.chains],
             ]
             for pair in page.pairs
         ],
@@ -186,9 +183,7 @@ def _span_chain(reader: _Reader, announced: Sequence[Any]) -> SpanChain:
 
 
 def _segment_chain(reader: _Reader, announced: Sequence[Any], only: bool) -> SegmentChain:
-    starts, ends, *ranks = reader.group(
-        announced, ["starts", "ends"] if only else ["starts", "ends", "ranks"]
-    )
+    starts, ends, *ranks = reader.group(announced, ["starts", "ends"] if only else ["starts", "ends", "ranks"])
     _check_ascending(starts, ends, *ranks)
     return SegmentChain(starts, ends, ranks[0] if ranks else None)
 

@@ -106,9 +106,7 @@ def walk_together(starts: Sequence[Start], load: Load) -> list[str | PermanentEr
     return answers
 
 
-def _needs(
-    starts: Sequence[Start], frontiers: Mapping[int, list[str]], pages: Mapping[str, Page]
-) -> dict[str, int]:
+def _needs(starts: Sequence[Start], frontiers: Mapping[int, list[str]], pages: Mapping[str, Page]) -> dict[str, int]:
     """What the next level still lacks: id to the strictest freshness that any of the walks asks for."""
     needs: dict[str, int] = {}
     for at, frontier in frontiers.items():

@@ -15,7 +15,7 @@ from devstack.families import Family
 def raw_manifestation(family: Family, manifestation_id: str) -> RawManifestation:
     """What a graph that holds `family` has on one manifestation."""
     graph = index_of(family)
-    if manifestation_id not in graph.manifestations:
+    if manifestation_id not in graph.annotations_of:
         return RawManifestation(manifestation_id, exists=False)
     types = {row.id: row.type for row in family.annotations} | dict(family.orphan_annotations)
     pairs = [

@@ -1,0 +1,96 @@
+"""Every Cypher text of this project, named. Data goes in by parameters only; nothing is ever formatted in.
+
+Invariant: all of them only read, and all that start from ids find them by the unique constraints' indexes. Types are
+looked up from the annotation, so that no plan starts at an AnnotationType, which all annotations hang on.
+
+Cypher 5 of Neo4j 5.23 or later (`CALL (variable) { ... }`).
+"""
+
+from typing import Final, LiteralString
+
+# One row for each id of $ids: [id, exists, pairs, layers], with the whole page of that manifestation in it.
+# pairs: [a1, a2, target or null, [[source start, source end, hit start, hit end], ...]]; DISTINCT, because two
+# annotations may be ALIGNED_TO each other in both directions.
+# layers: [segmentation annotation, [[segment, start, end], ...]].
+# The hops of the innermost MATCH are apart, and b is compared at the end, because one pattern that ends in a2 costs a
+# third more: it checks that no relation repeats, and looks for each hit from both sides.
+READ_PAGES: Final[LiteralString] = """
+UNWIND $ids AS id
+OPTIONAL MATCH (m:Manifestation {id: id})
+CALL (m) {
+  MATCH (m)<-[:ANNOTATION_OF]-(a1:Annotation)-[:ALIGNED_TO]-(a2:Annotation)
+  WHERE EXISTS { (a1)-[:HAS_TYPE]->(:AnnotationType {name: 'alignment'}) }
+    AND EXISTS { (a2)-[:HAS_TYPE]->(:AnnotationType {name: 'alignment'}) }
+  WITH DISTINCT a1, a2
+  OPTIONAL MATCH (a2)-[:ANNOTATION_OF]->(target:Manifestation)
+  CALL (a1, a2) {
+    MATCH (a1)<-[:SEGMENTATION_OF]-(s:Segment)
+    MATCH (s)-[:ALIGNED_TO]-(h:Segment)
+    MATCH (h)-[:SEGMENTATION_OF]->(b)
+    WITH a2, s, h, b
+    WHERE b = a2
+    RETURN collect([s.span_start, s.span_end, h.span_start, h.span_end]) AS spans
+  }
+  RETURN collect([a1.id, a2.id, target.id, spans]) AS pairs
+}
+CALL (m) {
+  MATCH (m)<-[:ANNOTATION_OF]-(a:Annotation)
+  WHERE EXISTS { (a)-[:HAS_TYPE]->(:AnnotationType {name: 'segmentation'}) }
+  CALL (a) {
+    MATCH (a)<-[:SEGMENTATION_OF]-(s:Segment)
+    RETURN collect([s.id, s.span_start, s.span_end]) AS segments
+  }
+  RETURN collect([a.id, segments]) AS layers
+}
+RETURN id, m IS NOT NULL AS exists, pairs, layers
+"""
+
+# The segments that a job of manifestation $id is cut from: one row for each annotation of its segmentation and its
+# pagination, [type, annotation, [[segment, start, end], ...]]; no row at all when the manifestation does not exist, a
+# row of nulls when it has neither.
+LIST_SEGMENTS: Final[LiteralString] = """
+MATCH (m:Manifestation {id: $id})
+OPTIONAL MATCH (m)<-[:ANNOTATION_OF]-(a:Annotation)-[:HAS_TYPE]->(k:AnnotationType)
+WHERE k.name IN ['segmentation', 'pagination']
+CALL (a) {
+  MATCH (a)<-[:SEGMENTATION_OF]-(s:Segment)
+  RETURN collect([s.id, s.span_start, s.span_end]) AS segments
+}
+RETURN k.name AS type, a.id AS annotation, segments
+"""
+
+# The spans of those of $ids that exist and have one.
+FIND_SPANS: Final[LiteralString] = """
+UNWIND $ids AS id
+MATCH (s:Segment {id: id})
+WHERE s.span_start IS NOT NULL AND s.span_end IS NOT NULL
+RETURN s.id AS id, s.span_start AS start, s.span_end AS end
+"""
+
+# Whether the database answers.
+PING: Final[LiteralString] = "RETURN 1 AS one"
+
+# --- For the validator. Names of labels, types and properties are compared as data there, so that asking for one that
+# the database has never heard of is an answer and not a notification.
+
+# What names the database knows.
+KNOWN_NAMES: Final[LiteralString] = """
+CALL db.labels() YIELD label
+RETURN 'label' AS kind, collect(label) AS names
+UNION ALL
+CALL db.relationshipTypes() YIELD relationshipType
+RETURN 'relationship type' AS kind, collect(relationshipType) AS names
+UNION ALL
+CALL db.propertyKeys() YIELD propertyKey
+RETURN 'property' AS kind, collect(propertyKey) AS names
+"""
+
+# The uniqueness constraints: one row each. NODE_KEY implies uniqueness.
+UNIQUE_CONSTRAINTS: Final[LiteralString] = """
+SHOW CONSTRAINTS YIELD type, entityType, labelsOrTypes, properties
+WHERE entityType = 'NODE' AND type IN ['UNIQUENESS', 'NODE_PROPERTY_UNIQUENESS', 'NODE_KEY']
+RETURN labelsOrTypes[0] AS label, properties
+"""
+
+# The names of annotation types that there are.
+ANNOTATION_TYPES: Final[LiteralString] = "MATCH (k) WHERE 'AnnotationType' IN labels(k) RETURN collect(k.name) AS names"
