@@ -111,7 +111,7 @@ def test_postgres_keeps_its_rows_when_killed(light: Stack) -> None:
 def test_postgres_starts_though_only_its_parent_was_killed(light: Stack) -> None:
     sleeper = threading.Thread(target=_ignoring_errors, args=(light, "SELECT pg_sleep(60)"))
     sleeper.start()
-    sleeping = "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+    sleeping = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
     assert wait_until(lambda: len(query(light, sleeping)) == 1, 10)
     os.kill(pid(light, "postgres"), signal.SIGKILL)
     light.start("postgres")
