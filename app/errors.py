@@ -23,6 +23,10 @@ class OutageError(TransientError):
         self.reason = reason
 
 
+class RefusedError(OutageError):
+    """A service answers and refuses us: the password, the database's name. At start no waiting mends that."""
+
+
 class PermanentError(ProcessorError):
     """No later attempt can succeed: unknown manifestation, malformed graph data."""
 

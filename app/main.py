@@ -26,7 +26,7 @@ from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine, missing_tables, ping
 from app.db.results import PostgresResults
-from app.errors import ConfigurationError, OutageError, ProcessorError
+from app.errors import ConfigurationError, OutageError, ProcessorError, RefusedError
 from app.heartbeat import Heartbeat
 from app.logs import setup_logging
 from app.neo4j_database import Neo4JDatabase
@@ -207,6 +207,8 @@ def _persist[T](step: Callable[[], T], what: str, stop: Stop) -> T | None:
             result = step()
         except ConfigurationError:
             raise
+        except RefusedError as error:
+            raise ConfigurationError(f"{error.service} refuses: {error.reason}") from error
         except ProcessorError as error:
             if str(error) != said:
                 said = str(error)

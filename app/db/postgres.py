@@ -5,6 +5,7 @@ string, which PostgreSQL runs as one transaction in one round trip. Nothing conn
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.errors import DataError, OutageError, ProcessorError, TransientError
+from app.errors import DataError, OutageError, ProcessorError, RefusedError, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ MAX_REPEATS: Final = 20
 """Repeats of a transaction that lost a deadlock or met a cut connection; none of them charges anything."""
 
 _REPEATABLE: Final = frozenset({"40001", "40P01"})
+_REFUSAL: Final = re.compile(
+    r"authentication failed|no pg_hba.conf entry|(role|database) \S+ does not exist|no password supplied"
+)
+"""libpq gives no SQLSTATE for a connection that was refused, only words."""
 _SHUTTING_DOWN: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25006"})
 
 
@@ -120,6 +125,8 @@ def translate(error: SQLAlchemyError) -> ProcessorError:
     reason = _first_line(error)
     if isinstance(error, PoolTimeoutError):
         return TransientError("no PostgreSQL connection was free in time")
+    if code is None and _REFUSAL.search(reason):
+        return RefusedError(SERVICE, reason)
     if code is None or code[:2] in {"08", "53", "28", "3D"} or code in _SHUTTING_DOWN:
         return OutageError(SERVICE, reason)
     if code[:2] in {"22", "23", "54"}:
