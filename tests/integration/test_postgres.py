@@ -1,0 +1,161 @@
+"""One transaction a call, repeated when it lost and nobody is to blame; a vendor's errors in our words."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from app.db import postgres
+from app.db.postgres import make_engine, missing_tables, ping, run
+from app.errors import DataError, OutageError, TransientError
+from tests.worker import wait_until
+
+BEHIND = "SELECT pid FROM pg_stat_activity WHERE %(pid)s = ANY(pg_blocking_pids(pid))"
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Future[Any]]]:
+    """Runs a call in a thread of its own."""
+    with ThreadPoolExecutor() as threads:
+        yield threads.submit
+
+
+@pytest.fixture
+def repeats(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What was said about repeated transactions."""
+    caplog.set_level(logging.DEBUG, "app.db.postgres")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "app.db.postgres"]
+
+
+def wait_for_behind(engine: Engine, pid: int, count: int) -> list[int]:
+    """Wait until so many statements wait for a lock of `pid`; their processes."""
+    wait_until(lambda: len(run(engine, BEHIND, {"pid": pid})) == count, f"{count} statements to wait")
+    return [row[0] for row in run(engine, BEHIND, {"pid": pid})]
+
+
+def test_several_statements_are_one_transaction(engine: Engine) -> None:
+    run(engine, "CREATE TABLE things (number int CHECK (number < 10))")
+    with pytest.raises(DataError):
+        run(engine, "INSERT INTO things VALUES (1); INSERT INTO things VALUES (11)")
+    assert run(engine, "INSERT INTO things VALUES (2); SELECT number FROM things") == [(2,)]
+
+
+def test_a_lost_deadlock_is_repeated_and_nobody_hears_of_it(
+    engine: Engine, start: Callable[..., Future[Any]], repeats: Callable[[], list[str]]
+) -> None:
+    """Each holds one lock and waits behind a bystander; then each wants what the other has."""
+    steps = "SET LOCAL deadlock_timeout = '20ms'; SELECT pg_advisory_xact_lock({}); " + (
+        "SELECT pg_advisory_xact_lock_shared(3); SELECT pg_advisory_xact_lock({}); SELECT {}"
+    )
+    with engine.connect() as bystander:
+        pid = bystander.exec_driver_sql("SELECT pg_backend_pid() FROM pg_advisory_lock(3)").scalar_one()
+        both = [start(run, engine, steps.format(1, 2, 10)), start(run, engine, steps.format(2, 1, 20))]
+        wait_for_behind(engine, pid, 2)
+        bystander.exec_driver_sql("SELECT pg_advisory_unlock(3)")
+        assert [done.result() for done in both] == [[(10,)], [(20,)]]
+    assert repeats() == ["Repeating a transaction after 40P01"]
+
+
+def test_a_deadlock_that_never_ends_is_transient(engine: Engine, repeats: Callable[[], list[str]]) -> None:
+    with pytest.raises(TransientError, match="40P01") as raised:
+        run(engine, "DO $$BEGIN RAISE 'lost' USING errcode = '40P01'; END$$")
+    assert not isinstance(raised.value, OutageError)
+    assert len(repeats()) == postgres.MAX_REPEATS - 1
+
+
+def test_a_cut_connection_is_repeated_once(
+    engine: Engine, start: Callable[..., Future[Any]], repeats: Callable[[], list[str]]
+) -> None:
+    with engine.connect() as bystander:
+        pid = bystander.exec_driver_sql("SELECT pg_backend_pid() FROM pg_advisory_lock(3)").scalar_one()
+        done = start(run, engine, "SELECT pg_advisory_xact_lock(3); SELECT 7")
+        (victim,) = wait_for_behind(engine, pid, 1)
+        run(engine, "SELECT pg_terminate_backend(%(pid)s)", {"pid": victim})
+        wait_until(lambda: run(engine, BEHIND, {"pid": pid}) not in ([], [(victim,)]), "the repeat to wait")
+        bystander.exec_driver_sql("SELECT pg_advisory_unlock(3)")
+        assert done.result() == [(7,)]
+    assert len(repeats()) == 1
+
+
+def test_a_connection_cut_twice_is_an_outage(engine: Engine, start: Callable[..., Future[Any]]) -> None:
+    with engine.connect() as bystander:
+        pid = bystander.exec_driver_sql("SELECT pg_backend_pid() FROM pg_advisory_lock(3)").scalar_one()
+        done = start(run, engine, "SELECT pg_advisory_xact_lock(3); SELECT 7")
+        (first,) = wait_for_behind(engine, pid, 1)
+        run(engine, "SELECT pg_terminate_backend(%(pid)s)", {"pid": first})
+        wait_until(lambda: run(engine, BEHIND, {"pid": pid}) not in ([], [(first,)]), "the repeat to wait")
+        ((second,),) = run(engine, BEHIND, {"pid": pid})
+        run(engine, "SELECT pg_terminate_backend(%(pid)s)", {"pid": second})
+        with pytest.raises(OutageError, match="PostgreSQL does not answer"):
+            done.result()
+        bystander.exec_driver_sql("SELECT pg_advisory_unlock(3)")
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("SELECT '{'::jsonb", DataError),
+        ("SELECT E'\\\\u0000'::text, '\"\\u0000\"'::jsonb", DataError),
+        ("SELECT 9223372036854775807 + 1", DataError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '54000'; END$$", DataError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '23514'; END$$", DataError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '57014'; END$$", TransientError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '55P03'; END$$", TransientError),
+        ("SELECT no_such_column", TransientError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '57P03'; END$$", OutageError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '53300'; END$$", OutageError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '25006'; END$$", OutageError),
+    ],
+)
+def test_the_kind_of_a_failure_is_told_by_its_sqlstate(engine: Engine, sql: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind) as raised:
+        run(engine, sql)
+    assert type(raised.value) is kind
+
+
+def test_a_wait_for_a_lock_is_bounded(engine: Engine) -> None:
+    (row,) = run(engine, "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+    assert tuple(row) == ("10s", "30s")
+
+
+def test_a_refused_result_is_not_shown(engine: Engine) -> None:
+    """PostgreSQL repeats a part of it in the lines after the first."""
+    with pytest.raises(DataError) as raised:
+        run(engine, "SELECT length('the statement'), %(result)s::jsonb", {"result": '{"the result'})
+    assert "the statement" not in str(raised.value)
+    assert "the result" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda url: url.rsplit("/", 1)[0] + "/no_such_database",
+        lambda url: url.replace("@", "wrong@", 1),
+        lambda url: url.rsplit("@", 1)[0] + "@127.0.0.1:1/segments",
+    ],
+    ids=["database", "password", "port"],
+)
+def test_a_server_that_does_not_let_us_in_is_an_outage(postgres_url: str, change: Callable[[str], str]) -> None:
+    engine = make_engine(change(postgres_url), pool_size=1)
+    with pytest.raises(OutageError) as raised:
+        ping(engine)
+    assert postgres_url.split(":")[2].split("@")[0] not in str(raised.value)
+
+
+def test_a_standby_that_only_reads_is_down(engine: Engine) -> None:
+    ping(engine)
+    name = engine.url.database
+    run(engine, "CREATE FUNCTION pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'")
+    run(engine, f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog')
+    engine.dispose()
+    with pytest.raises(OutageError, match="read-only"):
+        ping(engine)
+
+
+def test_missing_tables_are_named(engine: Engine) -> None:
+    assert missing_tables(engine) == []
+    run(engine, "DROP TABLE completion_outbox")
+    assert missing_tables(engine) == ["completion_outbox"]
