@@ -7,7 +7,7 @@ DEVSTACK := $(PY) -m devstack --name $(STACK)
 .PHONY: help setup demo test check up down status env chaos bench audit clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {gsub(/\$$\$$/, "$$", $$2); printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." is passed on by test, chaos and bench; STACK=name picks another stack than "dev";'
 	@echo '  PYTHON=path picks the interpreter that .venv is made with.'

@@ -27,6 +27,7 @@ class _Detached(subprocess.Popen[bytes]):
 
 
 _children: dict[int, _Detached] = {}
+_found: dict[tuple[str, str], psutil.Process] = {}  # where to look first: a table of 500 processes takes a while
 
 
 class Identity(TypedDict, total=False):
@@ -63,11 +64,15 @@ def spawn(
 def find(program: str, marker: str) -> psutil.Process | None:
     """The live process of `program` with the argument `marker`; a parent rather than the copies it forked."""
     _reap()
+    known = _found.get((program, marker))
+    if known and _matches(known, program, marker):
+        return known
     matches = [process for process in psutil.process_iter() if _matches(process, program, marker)]
     pids = {process.pid for process in matches}
     for process in matches:
         with contextlib.suppress(psutil.Error):
             if process.ppid() not in pids:
+                _found[program, marker] = process
                 return process
     return None
 

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 STAMP=.venv/made-from
-LOCK=.venv.lock
+LOCK=.devstack/setup-lock
 
 made_from() {
     pwd # a venv does not survive being moved
@@ -17,6 +17,7 @@ ready() {
 
 take_lock() {
     waited=
+    mkdir -p .devstack
     while ! mkdir "$LOCK" 2>/dev/null; do
         if ! kill -0 "$(cat "$LOCK/pid" 2>/dev/null || echo 0)" 2>/dev/null; then
             sleep 1 # its owner may be about to write its pid
@@ -33,7 +34,7 @@ take_lock() {
 }
 
 suits() {
-    "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 12) <= sys.version_info < (3, 15))' 2>/dev/null
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 12) <= sys.version_info < (3, 15))'
 }
 
 find_python() {
@@ -48,7 +49,7 @@ find_python() {
         "$HOME"/.local/share/uv/python/cpython-3.1[2-4]*/bin/python3 \
         /opt/homebrew/bin/python3.1[2-4] /usr/local/bin/python3.1[2-4] \
         /Library/Frameworks/Python.framework/Versions/3.1[2-4]/bin/python3; do
-        [ -n "$candidate" ] && suits "$candidate" && echo "$candidate" && return
+        [ -n "$candidate" ] && suits "$candidate" 2>/dev/null && echo "$candidate" && return
     done
     cat >&2 <<'HELP'
 setup: no Python from 3.12 to 3.14 was found. Get one, for example with one of

@@ -26,7 +26,7 @@ class Service(ABC):
     program: ClassVar[str]
     jars: ClassVar[str | None] = None
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    start_limit_seconds: ClassVar[float] = 60.0
+    start_limit_seconds: ClassVar[float] = 90.0
 
     def __init__(self, folder: Path, port: int, password: str) -> None:
         self.folder = folder

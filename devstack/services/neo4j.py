@@ -29,7 +29,7 @@ class Neo4j(Service):
     title = "Neo4j"
     program = "java"
     jars = "neo4j"
-    start_limit_seconds = 120.0
+    start_limit_seconds = 180.0  # twelve seconds of one idle core; a busy one may take far longer
 
     @property
     def url(self) -> str:

@@ -81,7 +81,7 @@ def test_setup_makes_a_venv_once_and_again_when_it_was_cut_short(checkout: Path)
 
     (checkout / ".venv" / "made-from").unlink()
     assert "making .venv" in setup(checkout).stdout
-    assert not (checkout / ".venv.lock").exists()
+    assert not (checkout / ".devstack" / "setup-lock").exists()
 
 
 def test_setup_says_what_to_do_when_the_python_does_not_suit(checkout: Path) -> None:
@@ -100,7 +100,7 @@ def test_setup_says_where_to_get_a_python_when_there_is_none(checkout: Path, tmp
     if refused.returncode == 0:
         pytest.skip("this machine has a Python where no PATH leads")
     assert "make setup PYTHON=" in refused.stderr
-    assert not (checkout / ".venv.lock").exists()
+    assert not (checkout / ".devstack" / "setup-lock").exists()
 
 
 def test_make_without_a_target_lists_them(checkout: Path) -> None:
