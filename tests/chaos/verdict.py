@@ -1,0 +1,200 @@
+"""The judgement: every invariant of shared/spec/lifecycle.md, read from PostgreSQL, both queues and the logs.
+
+Invariant: nothing of `app` decides here; the statements are this file's own, and what each segment went through was
+written down by PostgreSQL (`surroundings.AUDIT`).
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from tests.answers import canonical
+from tests.chaos.crew import Start, odd_ends
+from tests.chaos.load import Asked
+from tests.chaos.surroundings import MAX_ATTEMPTS, Surroundings
+from tests.endstate import completions, problems
+
+MOST_SHOWN: Final = 10
+
+SEGMENTS: Final = """
+SELECT t.task_id::text, t.job_id::text, j.manifestation_id, j.status AS job_status, t.segment_id, t.status,
+       t.result_json, t.error_message, t.attempts, t.retry_at, t.lease_expires_at, t.claimed_by
+FROM segment_task t JOIN root_job j USING (job_id)
+"""
+
+# A segment is claimed from somebody who still holds it; claimed before its retry is due; unfinished again; ended twice.
+BROKEN: Final = """
+SELECT 'claimed while ' || old_worker || ' held it for another ' || round(extract(epoch FROM old_lease - at), 2) || ' s'
+       AS what, task_id::text
+FROM chaos_audit WHERE was = 'IN_PROGRESS' AND became = 'IN_PROGRESS' AND old_lease > at
+UNION ALL
+SELECT 'claimed before its retry was due', task_id::text
+FROM chaos_audit WHERE was = 'RETRYING' AND became = 'IN_PROGRESS' AND old_retry_at > at
+UNION ALL
+SELECT 'left COMPLETED', task_id::text FROM chaos_audit WHERE was = 'COMPLETED'
+UNION ALL
+SELECT 'ended ' || count(*) || ' times', task_id::text
+FROM chaos_audit WHERE became IN ('COMPLETED', 'FAILED') GROUP BY task_id HAVING count(*) > 1
+UNION ALL
+SELECT 'ended without a claim', task_id::text
+FROM chaos_audit WHERE became IN ('COMPLETED', 'FAILED') AND was <> 'IN_PROGRESS'
+UNION ALL
+SELECT 'given back and charged', task_id::text
+FROM chaos_audit WHERE was = 'IN_PROGRESS' AND became = 'QUEUED' AND new_attempts >= old_attempts AND old_attempts > 0
+"""
+
+OUTBOX: Final = """
+SELECT job_id::text FROM completion_outbox WHERE sent_at IS NULL OR lease_token IS NOT NULL OR leased_until IS NOT NULL
+"""
+
+EXPLAINED: Final = (
+    re.compile(r" - ERROR - Message \S+ is poison: "),
+    re.compile(r" - ERROR - Segment .* is poison: manifestation_id: the job belongs to "),
+    re.compile(r" - ERROR - Segment .* has failed: (the )?manifestation 'no-such-text-"),
+    re.compile(r" - ERROR - Segment .* is unknown \d+ s after its message was sent"),
+)
+"""What the poison and the unknown texts of the load must lead to."""
+_LINE: Final = re.compile(r"^[\d-]+ [\d:]+ - (\S+) - ([A-Z]+) - (.*)$")
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found wrong, and figures that belong to the judgement."""
+
+    problems: list[str] = field(default_factory=list)
+    jobs: Counter[str] = field(default_factory=Counter)
+    segments: Counter[str] = field(default_factory=Counter)
+    announced: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    exhausted: int = 0
+    """Segments of good jobs that used up their attempts, as the rules allow."""
+
+    def add(self, what: str, found: Sequence[str]) -> None:
+        """Note findings of one kind, not too many of them."""
+        self.problems += [f"{what}: {each}" for each in found[:MOST_SHOWN]]
+        if len(found) > MOST_SHOWN:
+            self.problems.append(f"{what}: and {len(found) - MOST_SHOWN} more")
+
+
+def judge(around: Surroundings, asked: Asked, starts: list[Start]) -> Verdict:
+    """Everything; takes the messages off the queues."""
+    verdict = Verdict()
+    verdict.add("tables", problems(around.admin))
+    segments = read(around.admin, SEGMENTS)
+    known = {row.job_id: row for row in segments}
+    verdict.add("lost job", [job for job in asked.jobs if job not in known])
+    verdict.jobs.update(row.job_status for row in known.values())
+    verdict.segments.update(row.status for row in segments)
+    failed_jobs = {row.job_id for row in segments if row.status == "FAILED"}
+    verdict.add("segment", [what for row in segments if (what := _wrong(around, row, verdict))])
+    verdict.add("history", [f"segment {row.task_id} was {row.what}" for row in read(around.admin, BROKEN)])
+    verdict.add("outbox", [f"job {row.job_id} was not announced" for row in read(around.admin, OUTBOX)])
+    verdict.announced = completions(around.completed)
+    complete = {job for job, row in known.items() if row.job_status == "COMPLETED"}
+    verdict.add("completion", [f"job {job} has no message" for job in complete - verdict.announced.keys()])
+    verdict.add("completion", [f"job {job} has one, incomplete" for job in verdict.announced.keys() - complete])
+    _judge_dead_letters(around, asked, failed_jobs, verdict)
+    verdict.add("queue", _leftovers(around))
+    verdict.add("worker", odd_ends(starts))
+    verdict.add("log", [line for start in starts for line in unexplained(start)])
+    return verdict
+
+
+def read(engine: Engine, sql: str) -> list[Any]:
+    """The rows of a statement of ours."""
+    with engine.connect() as connection:
+        return list(connection.exec_driver_sql(sql).all())
+
+
+def _wrong(around: Surroundings, row: Any, verdict: Verdict) -> str | None:
+    """What is wrong with a segment's ending, if anything is."""
+    name = f"{row.segment_id} of job {row.job_id} ({row.manifestation_id})"
+    answers = around.library.answers.get(row.manifestation_id)
+    if answers is None:
+        right = row.status == "FAILED" and "does not exist" in (row.error_message or "")
+        return None if right else f"{name} is {row.status}, its text is unknown: {row.error_message}"
+    if row.status == "COMPLETED":
+        right = canonical(row.result_json) == canonical(answers[row.segment_id])
+        return None if right else f"{name} has another result"
+    if row.status == "FAILED" and row.attempts >= MAX_ATTEMPTS and _tells_of_attempts(row.error_message or ""):
+        verdict.exhausted += 1
+        return None
+    return f"{name} is {row.status} after {row.attempts} attempts: {row.error_message}"
+
+
+def _tells_of_attempts(error: str) -> bool:
+    return bool(re.match(r"(abandoned|failed) \d+ times", error))
+
+
+def _judge_dead_letters(around: Surroundings, asked: Asked, failed_jobs: set[str], verdict: Verdict) -> None:
+    letters = drain(around)
+    for body in letters:
+        verdict.dead_letters[asked.poison.get(body) or _kind(body, failed_jobs)] += 1
+    verdict.add("dead letter", [body[:300] for body in letters if not _belongs(body, asked, failed_jobs)])
+    missing = [f"{kind}: {body[:100]}" for body, kind in asked.poison.items() if body not in letters]
+    verdict.add("no dead letter", missing)
+
+
+def _belongs(body: str, asked: Asked, failed_jobs: set[str]) -> bool:
+    return body in asked.poison or _kind(body, failed_jobs) != "wrong"
+
+
+def _kind(body: str, failed_jobs: set[str]) -> str:
+    try:
+        return "of a FAILED job" if json.loads(body)["job_id"] in failed_jobs else "wrong"
+    except (ValueError, KeyError, TypeError):
+        return "wrong"
+
+
+def drain(around: Surroundings) -> set[str]:
+    """The bodies of all dead letters; takes them off the queue."""
+    bodies: set[str] = set()
+    empty = 0
+    while empty < 2:
+        messages = around.dead_letters.receive(10, 0, 60)
+        empty = 0 if messages else empty + 1
+        bodies.update(message["Body"] for message in messages)
+        if messages:
+            around.dead_letters.delete([message["ReceiptHandle"] for message in messages])
+    return bodies
+
+
+def _leftovers(around: Surroundings) -> list[str]:
+    left = around.segments.facts().messages
+    return [f"{left} messages are left on the input queue"] if left else []
+
+
+def unexplained(start: Start) -> list[str]:
+    """ERROR lines that nothing of the load explains, and every line that is no log line (a traceback)."""
+    found = []
+    for line in start.text().splitlines(keepends=True):
+        match = _LINE.match(line)
+        if match is None:
+            is_odd = line.endswith("\n")  # the last one of a killed worker may be cut short
+        else:
+            is_odd = match[2] in ("ERROR", "CRITICAL") and not any(pattern.search(line) for pattern in EXPLAINED)
+        if is_odd:
+            found.append(f"{start.log.name}: {line.strip()[:300]}")
+    return found
+
+
+def warnings(starts: Iterable[Start]) -> Counter[str]:
+    """The kinds of WARNING lines, ids and numbers taken out, and how often each was said."""
+    count: Counter[str] = Counter()
+    for start in starts:
+        for line in start.text().splitlines():
+            match = _LINE.match(line)
+            if match is not None and match[2] == "WARNING":
+                count[_shape(match[3])] += 1
+    return count
+
+
+def _shape(text: str) -> str:
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "<id>", text)
+    text = re.sub(r"(Segment|segment) \S+", r"\1 <id>", text)
+    return re.sub(r"\d+(\.\d+)?", "<n>", text)[:150]

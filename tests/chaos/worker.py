@@ -1,0 +1,50 @@
+"""``python -m tests.chaos.worker RECEIVES``: the real worker with a sweep that is not as patient as a real one's.
+
+Invariant: nothing else differs from ``python -m app.main``. What is received is noted in the file RECEIVES, a line a
+message (its id and its receive count), written at once, so that a SIGKILL loses none.
+"""
+
+import functools
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app import consumer, main
+from app.completion import Housekeeper, Sweep, SweepReport
+from app.delivery import Delivery, read_delivery
+
+SWEEP_SECONDS: Final = 5.0
+RESEND_AFTER_SECONDS: Final = 20.0
+
+
+class ImpatientSweep(Sweep):
+    """Re-sends what nobody works on after seconds rather than a quarter of an hour."""
+
+    def run(self, job_id: str | None = None, after_seconds: float = RESEND_AFTER_SECONDS) -> SweepReport:
+        """See `app.completion.Sweep`."""
+        return super().run(job_id, after_seconds)
+
+
+def note_receives(path: str) -> None:
+    """Write down each receive, at its beginning."""
+    notes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    lock = threading.Lock()
+
+    def noted(message: Mapping[str, Any], received_at: float) -> Delivery:
+        delivery = read_delivery(message, received_at)
+        with lock:
+            os.write(notes, f"{delivery.message_id} {delivery.receive_count}\n".encode())
+        return delivery
+
+    consumer.read_delivery = noted
+
+
+if __name__ == "__main__":
+    note_receives(sys.argv[1])
+    main.Sweep = ImpatientSweep  # type: ignore[misc]
+    main.Housekeeper = functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS)  # type: ignore[misc,assignment]
+    code = main.main()
+    sys.stdout.flush()
+    os._exit(code)
