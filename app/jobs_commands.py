@@ -10,7 +10,7 @@ from typing import Final
 
 from app import repairs
 from app.completion import RESEND_AFTER_SECONDS
-from app.errors import ProcessorError
+from app.errors import PermanentError, ProcessorError
 from app.job_ports import Job
 from app.jobs import Sending, find_job
 from app.jobs_print import (
@@ -59,6 +59,8 @@ def _send(parts: Parts, job: Job, wanted: int | None) -> int:
                 advance(count)
 
             sending = parts.producer.send_unsent(job.job_id, on_sent)
+    except PermanentError:
+        raise
     except (ProcessorError, KeyboardInterrupt):
         say(f"Job {job.job_id} is saved, {_messages(sent)} of it went out. {_hint(job)}")
         raise
@@ -67,6 +69,9 @@ def _send(parts: Parts, job: Job, wanted: int | None) -> int:
 
 def _report(parts: Parts, job: Job, sending: Sending) -> int:
     text = one_line(job.manifestation_id)
+    if not sending.sent and sending.is_complete:
+        say(f"Job {job.job_id} of {text}: no message is waiting to be sent.")
+        return 0
     say(f"Job {job.job_id} of {text}: {_messages(sending.sent)} went to the queue {parts.queue.name}.")
     for segment_id, reason in list(sending.refused.items())[:MOST_NAMED]:
         say(f"  not sent: segment {one_line(segment_id)}: {one_line(reason)}")
@@ -128,9 +133,9 @@ def cancel(parts: Parts, options: argparse.Namespace) -> int:
     ended = repairs.cancel(parts.repairs, parts.jobs, options.job_id)
     job = find_job(parts.jobs, options.job_id)
     tell(
-        f"Job {job.job_id} is cancelled: {_segments(ended)} ended by it,"
-        f" {job.completed_segments} of {job.total_segments} are COMPLETED. To go on with it: python -m app.jobs"
-        f" retry {job.job_id}"
+        f"Job {job.job_id} is cancelled: {_segments(ended)} had not ended and FAILED now,"
+        f" {job.completed_segments} of {job.total_segments} are COMPLETED.\n"
+        f"To go on with it after all: python -m app.jobs retry {job.job_id}"
     )
     return 0
 
