@@ -131,13 +131,19 @@ class Heartbeat:
         with self._lock:
             gone = [c for c in claims if c.token not in kept and c.token in self._claims]
             self._lost.update(claim.token for claim in gone)
+            self._let_go({(claim.job_id, claim.segment_id) for claim in gone})
         for claim in gone:
             log.warning("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id)
 
+    def _let_go(self, segments: Collection[tuple[str, str]]) -> None:
+        """Their messages are not in hand any more, whatever becomes of the batch: an old receipt may still act."""
+        for handle, segment in self._segments.items():
+            if segment in segments:
+                self._deliveries.pop(handle, None)
+
     def _extend(self, deliveries: Sequence[Delivery]) -> None:
         with self._lock:
-            lost = {(c.job_id, c.segment_id) for token in self._lost if (c := self._claims.get(token))}
-            kept = [d for d in deliveries if d.handle in self._deliveries and self._segments.get(d.handle) not in lost]
+            kept = [delivery for delivery in deliveries if delivery.handle in self._deliveries]
         handles = [(delivery.handle, self._seconds_for(delivery)) for delivery in kept]
         refused = self._queue.hide([handle for handle in handles if handle[1] > 0])
         if refused:
