@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from app.sqs import Queue
 from devstack.families import Family
-from tests.answers import canonical
+from tests.answers import Question, canonical
 
 
 def load_job(
@@ -49,6 +49,13 @@ def load_job(
     ]
 
 
+def answers_of(questions: Iterable[Question], manifestation: str) -> dict[str, list[dict[str, Any]]]:
+    """Segment id to the right result, of one text."""
+    return {
+        question.segment_id: question.related for question in questions if question.manifestation_id == manifestation
+    }
+
+
 def job_row(engine: Engine, job_id: str) -> Mapping[str, Any]:
     """The job as it stands."""
     with engine.connect() as connection:
@@ -82,7 +89,7 @@ def problems(engine: Engine) -> list[str]:
             )
         ).mappings()
         for row in rows:
-            found += [f"job {row['job_id']}: {problem}" for problem in _job_problems(row)]
+            found += [f"job {row['job_id']}: {problem}" for problem in _job_problems(dict(row))]
     return found
 
 

@@ -11,7 +11,7 @@ from devstack.families import Family
 from tests import crash_at
 from tests.answers import EXAMPLES, read_example
 from tests.conftest import Queues
-from tests.endstate import completions, is_over, load_job, problems, wrong_answers
+from tests.endstate import answers_of, completions, is_over, load_job, problems, wrong_answers
 from tests.worker import Worker, wait_until
 
 VISIBILITY_SECONDS = "5"
@@ -41,10 +41,7 @@ def test_another_worker_finishes(
         assert worker.stop() == 0
 
     assert problems(engine) == []
-    assert (
-        wrong_answers(engine, job, {q.segment_id: q.related for q in questions if q.manifestation_id == "root-bo"})
-        == []
-    )
+    assert wrong_answers(engine, job, answers_of(questions, "root-bo")) == []
     sent = completions(queues.completed)
     assert set(sent) == {job}
     assert sent[job] == (2 if boundary == "completion-sent" else 1)

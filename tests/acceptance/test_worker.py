@@ -12,17 +12,13 @@ from sqlalchemy import Engine, text
 from app.sqs import Outgoing, Queue
 from devstack import Stack
 from devstack.families import Family
-from tests.answers import EXAMPLES, Question, example_files, read_example
+from tests.answers import EXAMPLES, example_files, read_example
 from tests.conftest import Queues, migrate
-from tests.endstate import completions, is_over, job_row, load_job, problems, wrong_answers
+from tests.endstate import answers_of, completions, is_over, job_row, load_job, problems, wrong_answers
 from tests.integration.test_sqs import receive_all
 from tests.worker import Worker, wait_until
 
 LoadGraph = Callable[[Family], None]
-
-
-def answers_of(questions: list[Question], manifestation: str) -> dict[str, list[dict[str, object]]]:
-    return {q.segment_id: q.related for q in questions if q.manifestation_id == manifestation}
 
 
 def start_job(engine: Engine, queue: Queue, family: Family, manifestation: str) -> str:

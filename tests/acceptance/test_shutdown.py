@@ -1,0 +1,129 @@
+"""Stopping: idle, busy, hanging, twice; and what another worker then does."""
+
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine, text
+
+from app.sqs import Outgoing
+from devstack import Stack
+from devstack.families import Family
+from tests.answers import EXAMPLES, read_example
+from tests.conftest import Queues
+from tests.endstate import answers_of, is_over, load_job, problems, wrong_answers
+from tests.worker import Worker, wait_until
+
+LoadGraph = Callable[[Family], None]
+
+
+@pytest.fixture
+def hanging_graph(stack: Stack) -> Iterator[Callable[[], None]]:
+    """Neo4j accepts questions and does not answer them, until the function is called."""
+    stack.pause("neo4j")
+    yield lambda: stack.resume("neo4j")
+    stack.resume("neo4j")
+    wait_until(lambda: stack.answers("neo4j"), "Neo4j to answer again")
+
+
+def statuses(engine: Engine) -> list[tuple[str, int]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text("SELECT status, attempts FROM segment_task"))]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_it_exits_although_a_long_poll_is_parked(
+    number: signal.Signals, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment["SQS_WAIT_TIME_SECONDS"] = "20"
+    with Worker(environment) as worker:
+        worker.wait_for("Consuming")
+        started = time.monotonic()
+        worker.signal(number)
+        # The poll alone would take 20 s: ending within this limit shows that it was not waited for.
+        assert worker.process.wait(15) == 0
+        with capsys.disabled():
+            print(f"\n{number.name}, idle: exit after {time.monotonic() - started:.2f} s")
+
+
+def test_busy_it_finishes_what_is_in_hand(
+    environment: dict[str, str], engine: Engine, queues: Queues, load_graph: LoadGraph, request: pytest.FixtureRequest
+) -> None:
+    family, questions = read_example(EXAMPLES / "small_family.json")
+    load_graph(family)
+    job = str(uuid.uuid4())
+    with Worker(environment) as worker:
+        worker.wait_for("Consuming")
+        answer = request.getfixturevalue("hanging_graph")
+        queues.segments.send([Outgoing(body) for body in load_job(engine, family, "root-bo", job_id=job)])
+        worker.wait_for("Starting BFS traversal")
+        worker.signal(signal.SIGTERM)
+        worker.wait_for("Stopping")
+        answer()
+        assert worker.process.wait(60) == 0
+        assert "handed back" not in worker.log()
+    done = [status for status, _ in statuses(engine)].count("COMPLETED")
+    assert done > 0
+    with Worker(environment) as other:
+        wait_until(lambda: is_over(engine, job), "the job to end")
+        assert other.stop() == 0
+    assert wrong_answers(engine, job, answers_of(questions, "root-bo")) == []
+
+
+def test_what_hangs_is_given_back_at_the_deadline_and_another_worker_takes_it_at_once(
+    environment: dict[str, str],
+    engine: Engine,
+    queues: Queues,
+    load_graph: LoadGraph,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    family, questions = read_example(EXAMPLES / "small_family.json")
+    load_graph(family)
+    job = str(uuid.uuid4())
+    environment |= {"SHUTDOWN_GRACE_SECONDS": "4", "SQS_VISIBILITY_TIMEOUT_SECONDS": "600"}
+    with Worker(environment) as worker:
+        worker.wait_for("Consuming")
+        answer = request.getfixturevalue("hanging_graph")
+        queues.segments.send([Outgoing(body) for body in load_job(engine, family, "root-bo", job_id=job)])
+        worker.wait_for("Starting BFS traversal")
+        started = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        assert worker.process.wait(30) == 0
+        with capsys.disabled():
+            print(f"\nSIGTERM, hanging with 4 s of grace: exit after {time.monotonic() - started:.2f} s")
+        assert "messages were handed back" in worker.log()
+    assert set(statuses(engine)) == {("QUEUED", 0)}, "given back, no attempt charged"
+    answer()
+    # The messages would stay hidden for ten minutes had they not been handed back.
+    with Worker(environment) as other:
+        wait_until(lambda: is_over(engine, job), "the job to end")
+        assert other.stop() == 0
+    assert problems(engine) == []
+    assert wrong_answers(engine, job, answers_of(questions, "root-bo")) == []
+
+
+def test_a_second_signal_exits_now(
+    environment: dict[str, str], engine: Engine, queues: Queues, load_graph: LoadGraph, request: pytest.FixtureRequest
+) -> None:
+    family, _ = read_example(EXAMPLES / "small_family.json")
+    load_graph(family)
+    with Worker(environment) as worker:
+        worker.wait_for("Consuming")
+        request.getfixturevalue("hanging_graph")
+        bodies = load_job(engine, family, "root-bo", job_id=str(uuid.uuid4()))
+        queues.segments.send([Outgoing(body) for body in bodies])
+        worker.wait_for("Starting BFS traversal")
+        worker.signal(signal.SIGTERM)
+        worker.wait_for("Stopping")
+        worker.signal(signal.SIGTERM)
+        assert worker.process.wait(15) == 128 + signal.SIGTERM
+
+
+def test_told_to_stop_while_it_still_waits_for_a_service(environment: dict[str, str]) -> None:
+    environment["NEO4J_URI"] = "bolt://127.0.0.1:1"
+    with Worker(environment) as worker:
+        worker.wait_for("Waiting for Neo4j")
+        assert worker.stop() == 0
