@@ -24,8 +24,11 @@ RELAPSE_SECONDS: Final = 30.0
 class Gate:
     """Open while every service answers. `probes`: service name to a call that raises while it does not."""
 
-    def __init__(self, probes: Mapping[str, Callable[[], object]]) -> None:
+    def __init__(
+        self, probes: Mapping[str, Callable[[], object]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._probes = dict(probes)
+        self._clock = clock
         self._lock = threading.Lock()
         self._probing = threading.Lock()
         self._down: dict[str, float] = {}
@@ -42,7 +45,7 @@ class Gate:
         with self._lock:
             if service in self._down:
                 return
-            now = time.monotonic()
+            now = self._clock()
             self._down[service] = now
             if now - self._mended_at.get(service, -RELAPSE_SECONDS) >= RELAPSE_SECONDS:
                 self._delays[service] = FIRST_PROBE_SECONDS
@@ -77,5 +80,5 @@ class Gate:
             return
         with self._lock:
             since = self._down.pop(service)
-            self._mended_at[service] = time.monotonic()
-        log.warning("%s is back after %.1f s, receiving goes on", service, time.monotonic() - since)
+            self._mended_at[service] = now = self._clock()
+        log.warning("%s is back after %.1f s, receiving goes on", service, now - since)
