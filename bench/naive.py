@@ -24,21 +24,32 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as PostgresConnection
     from psycopg2.extensions import cursor as Cursor
 
+# Each WITH keeps the planner from starting at the far end: from an AnnotationType it would visit every text.
 PAIRS: LiteralString = """
 MATCH (m:Manifestation {id: $manifestation})
-OPTIONAL MATCH (m)<-[:ANNOTATION_OF]-(a1:Annotation)-[:ALIGNED_TO]-(a2:Annotation)-[:ANNOTATION_OF]->(target),
-    (a1)-[:HAS_TYPE]->(:AnnotationType {name: 'alignment'}), (a2)-[:HAS_TYPE]->(:AnnotationType {name: 'alignment'})
+OPTIONAL MATCH (m)<-[:ANNOTATION_OF]-(a1:Annotation)
+WHERE EXISTS { (a1)-[:HAS_TYPE]->(:AnnotationType {name: 'alignment'}) }
+WITH m, a1
+OPTIONAL MATCH (a1)-[:ALIGNED_TO]-(a2:Annotation)-[:ANNOTATION_OF]->(target:Manifestation)
+WHERE EXISTS { (a2)-[:HAS_TYPE]->(:AnnotationType {name: 'alignment'}) }
 RETURN DISTINCT a1.id AS a1, a2.id AS a2, target.id AS target
 """
 HITS: LiteralString = """
-MATCH (:Annotation {id: $a1})<-[:SEGMENTATION_OF]-(one:Segment)
+MATCH (a1:Annotation {id: $a1})
+WITH a1
+MATCH (a1)<-[:SEGMENTATION_OF]-(one:Segment)
 WHERE one.span_start < $end AND one.span_end > $start
-MATCH (one)-[:ALIGNED_TO]-(other:Segment)-[:SEGMENTATION_OF]->(:Annotation {id: $a2})
+WITH one
+MATCH (one)-[:ALIGNED_TO]-(other:Segment)
+WITH DISTINCT other
+MATCH (other)-[:SEGMENTATION_OF]->(a2:Annotation)
+WHERE a2.id = $a2 AND other.span_start IS NOT NULL AND other.span_end IS NOT NULL
 RETURN other.span_start AS start, other.span_end AS end
 """
 SEGMENTATION: LiteralString = """
-MATCH (:Manifestation {id: $manifestation})<-[:ANNOTATION_OF]-(a:Annotation)
-    -[:HAS_TYPE]->(:AnnotationType {name: 'segmentation'})
+MATCH (m:Manifestation {id: $manifestation})<-[:ANNOTATION_OF]-(a:Annotation)
+WHERE EXISTS { (a)-[:HAS_TYPE]->(:AnnotationType {name: 'segmentation'}) }
+WITH DISTINCT a
 MATCH (a)<-[:SEGMENTATION_OF]-(s:Segment)
 WHERE s.span_start < $end AND s.span_end > $start
 RETURN s.id AS id, a.id AS annotation, s.span_start AS start, s.span_end AS end
@@ -97,7 +108,7 @@ class NaiveGraph:
         rows = self._session.run(PAIRS, manifestation=manifestation).values()
         if not rows:
             raise KeyError(manifestation)
-        pairs = [Pair(*row) for row in rows if row[0] is not None]
+        pairs = [Pair(*row) for row in rows if row[1] is not None]
         if self._cache:
             self._cache.set(key, json.dumps(pairs), ex=3600)
         return pairs
