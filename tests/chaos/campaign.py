@@ -19,12 +19,13 @@ from tests.chaos.surroundings import (
     GRACE_SECONDS,
     MAX_ATTEMPTS,
     MAX_RECEIVE_COUNT,
+    RESEND_AFTER_SECONDS,
+    SWEEP_SECONDS,
     VISIBILITY_SECONDS,
     Surroundings,
     surroundings,
 )
 from tests.chaos.verdict import judge, read
-from tests.chaos.worker import RESEND_AFTER_SECONDS, SWEEP_SECONDS
 
 PROGRESS_SECONDS: Final = 15.0
 TEND_SECONDS: Final = 0.2

@@ -37,6 +37,9 @@ VISIBILITY_SECONDS: Final = 10
 MAX_ATTEMPTS: Final = 10
 MAX_RECEIVE_COUNT: Final = 20
 GRACE_SECONDS: Final = 8
+SWEEP_SECONDS: Final = 5.0
+RESEND_AFTER_SECONDS: Final = 20.0
+"""A real worker sweeps every 30 s and re-sends what was untouched for 15 min; a run has no time for that."""
 WORKER_SETTINGS: Final = {
     "SQS_WAIT_TIME_SECONDS": "2",
     "SQS_BATCH_SIZE": "5",

@@ -9,14 +9,12 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from app import consumer, main
 from app.completion import Housekeeper, Sweep, SweepReport
 from app.delivery import Delivery, read_delivery
-
-SWEEP_SECONDS: Final = 5.0
-RESEND_AFTER_SECONDS: Final = 20.0
+from tests.chaos.surroundings import RESEND_AFTER_SECONDS, SWEEP_SECONDS
 
 
 class ImpatientSweep(Sweep):
@@ -38,13 +36,12 @@ def note_receives(path: str) -> None:
             os.write(notes, f"{delivery.message_id} {delivery.receive_count}\n".encode())
         return delivery
 
-    consumer.read_delivery = noted
+    vars(consumer).update(read_delivery=noted)
 
 
 if __name__ == "__main__":
     note_receives(sys.argv[1])
-    main.Sweep = ImpatientSweep  # type: ignore[misc]
-    main.Housekeeper = functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS)  # type: ignore[misc,assignment]
+    vars(main).update(Sweep=ImpatientSweep, Housekeeper=functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS))
     code = main.main()
     sys.stdout.flush()
     os._exit(code)
