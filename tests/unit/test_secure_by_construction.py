@@ -98,10 +98,9 @@ def statements_from_elsewhere() -> list[str]:
 
 def _statement_of(call: ast.Call) -> ast.expr | None:
     function = ast.unparse(call.func)
-    first = call.args[0]
-    if ast.unparse(first).endswith("engine") and len(call.args) > 1:
-        return call.args[1]
-    return first if function == "session.run" or function.rsplit(".", 1)[-1] in RUNNERS else None
+    if function in ("run", "_rows"):
+        return call.args[1] if len(call.args) > 1 else None
+    return call.args[0] if function == "session.run" or function.rsplit(".", 1)[-1] in RUNNERS else None
 
 
 def test_no_statement_is_put_together_from_data() -> None:
