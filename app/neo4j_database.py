@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import batched
 from threading import Lock
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import neo4j
 
@@ -52,13 +53,14 @@ class Neo4JDatabase:
     ) -> None:
         """`user` None: neo4j; `database` None: the user's home database."""
         self._warn = WarnOnce()
-        self._is_shared = uri is None
+        is_shared = uri is None
         if uri is None:
-            self._driver, database = _share_driver()
+            self._driver, uri, database = _share_driver()
         else:
             self._driver = open_driver(uri, user or "neo4j", password or "")
+        self.graph_id = f"{urlsplit(uri).netloc.rpartition('@')[2]}/{database or ''}"
         self._reader = Reader(self._driver, database)
-        if self._is_shared:
+        if is_shared:
             self._reader.verify()
 
     def relate(self, starts: Sequence[Start], pages: PageSource | None = None) -> list[str | PermanentError]:
@@ -140,8 +142,8 @@ class Neo4JDatabase:
         return {page.manifestation_id: page for page in pages}
 
 
-def _share_driver() -> tuple[neo4j.Driver, str | None]:
-    """The process's one driver, made on first use from the settings, and the database that they name."""
+def _share_driver() -> tuple[neo4j.Driver, str, str | None]:
+    """The process's one driver, made on first use from the settings, its URI, and the database that they name."""
     from app.config import load_settings
 
     settings = load_settings("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "NEO4J_DATABASE")
@@ -149,7 +151,7 @@ def _share_driver() -> tuple[neo4j.Driver, str | None]:
     with _shared_lock:
         if _shared_driver is None:
             _shared_driver = open_driver(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password)
-        return _shared_driver, settings.neo4j_database
+        return _shared_driver, settings.neo4j_uri, settings.neo4j_database
 
 
 def _raw_manifestation(id_: str, exists: bool, pairs: list[Any], layers: list[Any]) -> RawManifestation:

@@ -3,7 +3,7 @@
 Invariant: written from the definition of the graph alone, without looking at how Neo4j is asked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
@@ -76,8 +76,9 @@ class MemoryGraph:
 
     family: Family
     loads: list[tuple[str, ...]] = field(default_factory=list)
+    graph_id: str = "memory"
 
-    def load_pages(self, ids: list[str], read_at_us: int) -> dict[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int) -> dict[str, Page]:
         """The pages as the family has them now."""
         self.loads.append(tuple(ids))
         return {name: page_of(self.family, name, read_at_us) for name in ids}

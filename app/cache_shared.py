@@ -1,0 +1,212 @@
+"""The second tier: pages that workers share, in a store that may be slow, dead or full of rubbish at any time.
+
+Invariant: nothing that goes wrong here reaches the caller. A store that fails costs one short time-out, then it is left
+alone for a while; a value that is not a page of this format, of this graph and of this manifestation is a miss.
+
+A marker says that somebody is loading a page, and how fresh it is going to be. It lives for `MARKER_MS`, whatever
+becomes of its owner, and nobody waits longer.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from itertools import batched
+from threading import Lock, get_ident
+from typing import Final, NamedTuple
+
+from app.cache_memory import SHORT_SECONDS, is_short_lived
+from app.cache_store import Entry, Store, StoreError
+from app.page_format import FORMAT_VERSION, decode_page, encode_page
+from app.pages import Page, PageFormatError
+
+logger = logging.getLogger(__name__)
+
+MARKER_MS: Final = 2_000
+FIRST_REST_SECONDS: Final = 10.0  # for how long a store that failed is left alone; doubles while it fails
+LONGEST_REST_SECONDS: Final = 60.0
+MAX_KEYS_A_CALL: Final = 64
+MAX_BYTES_A_CALL: Final = 4_000_000
+RUBBISH_WARNING_SECONDS: Final = 60.0  # no more than one warning in this time
+
+
+class Polled(NamedTuple):
+    """`ready`: the pages that have come. `pending`: those that somebody else is still loading, fresh enough."""
+
+    ready: dict[str, Page]
+    pending: set[str]
+
+
+class SharedTier:
+    """Safe to use from several threads. `clock` in seconds."""
+
+    def __init__(
+        self, store: Store, graph_id: str, ttl_seconds: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`graph_id`: which graph the pages are of; pages of different graphs never meet."""
+        graph = blake2b(graph_id.encode(), digest_size=6).hexdigest()
+        self._prefix = f"srp:{FORMAT_VERSION}:{graph}"
+        self._store = store
+        self._ttl_ms = ttl_seconds * 1000
+        self._clock = clock
+        self._breaker = _Breaker(clock)
+        self._warned_at = -RUBBISH_WARNING_SECONDS
+        self._rubbish = 0
+
+    def get(self, needs: Mapping[str, int]) -> dict[str, Page]:
+        """Those that are here and were not read before the time (microseconds) that `needs` gives for them."""
+        found: dict[str, Page] = {}
+        for chunk in batched(needs, MAX_KEYS_A_CALL):
+            values = self._get_many([self._page_key(name) for name in chunk])
+            found |= self._fresh(chunk, values, needs)
+        return found
+
+    def announce(self, ids: Iterable[str], read_at_us: int) -> set[str]:
+        """Say that we load these, as of `read_at_us`; those of them that nobody else has announced."""
+        wanted = list(ids)
+        value = b"%d" % read_at_us
+        answers = self._set_many([Entry(self._marker_key(name), value, MARKER_MS, True) for name in wanted])
+        return {name for name, ours in zip(wanted, answers, strict=True) if ours} if answers else set(wanted)
+
+    def poll(self, needs: Mapping[str, int]) -> Polled:
+        """What has become of the pages that others announced."""
+        ready: dict[str, Page] = {}
+        pending: set[str] = set()
+        for chunk in batched(needs, MAX_KEYS_A_CALL):
+            keys = [self._page_key(name) for name in chunk] + [self._marker_key(name) for name in chunk]
+            values = self._get_many(keys)
+            found = self._fresh(chunk, values[: len(chunk)], needs)
+            ready |= found
+            pending |= {
+                name
+                for name, marker in zip(chunk, values[len(chunk) :], strict=True)
+                if name not in found and _promises(marker, needs[name])
+            }
+        return Polled(ready, pending)
+
+    def put(self, pages: Iterable[Page]) -> None:
+        """Keep these for the others."""
+        if not self._breaker.is_closed:
+            return
+        batch: list[Entry] = []
+        size = 0
+        for page in pages:
+            expires_ms = int(SHORT_SECONDS * 1000) if is_short_lived(page) else self._ttl_ms
+            batch.append(Entry(self._page_key(page.manifestation_id), encode_page(page), expires_ms))
+            size += len(batch[-1].value)
+            if size >= MAX_BYTES_A_CALL:
+                self._set_many(batch)
+                batch, size = [], 0
+        self._set_many(batch)
+
+    def _page_key(self, manifestation_id: str) -> str:
+        return f"{self._prefix}:page:{manifestation_id}"
+
+    def _marker_key(self, manifestation_id: str) -> str:
+        return f"{self._prefix}:loading:{manifestation_id}"
+
+    def _get_many(self, keys: list[str]) -> list[bytes | None]:
+        """Nothing at all when the store fails or rests."""
+        if keys and self._breaker.lets_pass():
+            try:
+                values = self._store.get_many(keys)
+            except StoreError as error:
+                self._breaker.failed(error)
+            else:
+                self._breaker.worked()
+                return values
+        return [None] * len(keys)
+
+    def _set_many(self, entries: list[Entry]) -> list[bool]:
+        """Empty when the store fails or rests."""
+        if entries and self._breaker.lets_pass():
+            try:
+                answers = self._store.set_many(entries)
+            except StoreError as error:
+                self._breaker.failed(error)
+            else:
+                self._breaker.worked()
+                return answers
+        return []
+
+    def _fresh(self, ids: Sequence[str], values: Sequence[bytes | None], needs: Mapping[str, int]) -> dict[str, Page]:
+        found: dict[str, Page] = {}
+        for name, value in zip(ids, values, strict=True):
+            page = None if value is None else self._decode(value, name)
+            if page is not None and page.read_at_us >= needs[name]:
+                found[name] = page
+        return found
+
+    def _decode(self, value: bytes, manifestation_id: str) -> Page | None:
+        try:
+            return decode_page(value, manifestation_id)
+        except PageFormatError as error:
+            self._rubbish += 1
+            now = self._clock()
+            if now - self._warned_at >= RUBBISH_WARNING_SECONDS:
+                self._warned_at = now
+                logger.warning(
+                    "The cache holds what is no page of ours, it is read from Neo4j instead: %s (%d so far, last: %s)",
+                    error,
+                    self._rubbish,
+                    manifestation_id,
+                )
+            return None
+
+
+def _promises(marker: bytes | None, fresh_since_us: int) -> bool:
+    """Whether it announces a page that is fresh enough."""
+    return marker is not None and marker.isdigit() and len(marker) < 20 and int(marker) >= fresh_since_us
+
+
+class _Breaker:
+    """Leaves a store that failed alone, for longer each time; then lets one caller try. Says so once each way.
+
+    While the store rests only the caller who tries decides: others may still be hearing from before.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._rest_seconds = 0.0
+        self._rests_until = 0.0
+        self._tried_by = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the store works, as far as is known."""
+        return self._rest_seconds == 0.0
+
+    def lets_pass(self) -> bool:
+        """Whether to call it now; while it rests, one caller once the rest is over."""
+        if self.is_closed:
+            return True
+        with self._lock:
+            now = self._clock()
+            if self._rest_seconds and now < self._rests_until:
+                return False
+            self._rests_until = now + self._rest_seconds
+            self._tried_by = get_ident()
+            return True
+
+    def failed(self, error: StoreError) -> None:
+        """Rest."""
+        with self._lock:
+            was_closed = self.is_closed
+            if not was_closed and self._tried_by != get_ident():
+                return
+            self._rest_seconds = min(max(FIRST_REST_SECONDS, 2 * self._rest_seconds), LONGEST_REST_SECONDS)
+            self._rests_until = self._clock() + self._rest_seconds
+            self._tried_by = 0
+        if was_closed:
+            logger.warning("The cache does not answer, pages are read from Neo4j meanwhile: %s", error)
+
+    def worked(self) -> None:
+        """Back to normal."""
+        if self.is_closed:
+            return
+        with self._lock:
+            if self.is_closed or self._tried_by != get_ident():
+                return
+            self._rest_seconds, self._tried_by = 0.0, 0
+        logger.info("The cache answers again")

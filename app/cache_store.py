@@ -1,0 +1,96 @@
+"""The key-value store behind the shared tier: Dragonfly, or whatever else speaks the Redis protocol.
+
+Invariant: every call is one round trip of plain MGET or SET, ends within a short time-out, and fails only with
+`StoreError`. Neither the URL nor the password is ever part of an error.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from app.errors import ConfigurationError, ProcessorError
+
+TIMEOUT_SECONDS: Final = 0.5  # to connect, and for each wait for bytes
+MAX_CONNECTIONS: Final = 64
+
+
+class StoreError(ProcessorError):
+    """The store does not answer or refuses; nothing that it holds is needed."""
+
+
+class Entry(NamedTuple):
+    """A value to set. It vanishes after `expires_ms`; `only_if_absent` leaves a value that is there alone."""
+
+    key: str
+    value: bytes
+    expires_ms: int
+    only_if_absent: bool = False
+
+
+class Store(Protocol):
+    """Keys to bytes that may vanish at any time."""
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values, in the order of the keys. Raises `StoreError`."""
+        ...
+
+    def set_many(self, entries: Sequence[Entry]) -> list[bool]:
+        """Whether each was set. Raises `StoreError`."""
+        ...
+
+
+class RedisStore:
+    """A pool of connections; nothing connects before the first call. Safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: redis:// or, with TLS, rediss://. Raises `ConfigurationError`."""
+        try:
+            self._client = redis.Redis.from_url(
+                url,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+                socket_keepalive=True,
+                max_connections=MAX_CONNECTIONS,
+                # Once more when a pooled connection turns out to be cut; never after a time-out.
+                retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+                # Nothing but AUTH and SELECT before the first command.
+                protocol=2,
+                driver_info=None,
+                lib_name=None,
+                lib_version=None,
+                maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            )
+        except (ValueError, redis.RedisError):
+            raise ConfigurationError("DRAGONFLY_URL is not a URL that the cache's client understands") from None
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """See `Store`."""
+        try:
+            values = cast(Sequence[Any], self._client.mget(list(keys)))
+        except (redis.RedisError, OSError, ValueError) as error:
+            raise StoreError(f"{type(error).__name__}: {error}") from error
+        if len(values) != len(keys):
+            raise StoreError(f"{len(values)} values for {len(keys)} keys")
+        return [value if isinstance(value, bytes) else None for value in values]
+
+    def set_many(self, entries: Sequence[Entry]) -> list[bool]:
+        """See `Store`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for entry in entries:
+            pipeline.set(entry.key, entry.value, px=entry.expires_ms, nx=entry.only_if_absent)
+        try:
+            answers = pipeline.execute(raise_on_error=False)
+        except (redis.RedisError, OSError, ValueError) as error:
+            raise StoreError(f"{type(error).__name__}: {error}") from error
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise StoreError(f"{type(answer).__name__}: {answer}")
+        return [bool(answer) for answer in answers]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()

@@ -1,0 +1,269 @@
+"""The page cache: tiers, freshness, and one load for all who miss at once."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.cache import PageCache
+from app.cache_memory import MemoryTier
+from app.cache_shared import MARKER_MS, SharedTier
+from app.errors import OutageError, TransientError
+from app.pages import Page
+from app.traversal import Start, walk_together
+from bench.reference import reference_walk
+from tests.answers import example_files, read_example
+from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
+from tests.graph_fixtures import MemoryGraph
+
+ROOMY = 10**9
+WAIT_SECONDS = 30
+
+
+def worker(loader: PageMaker | MemoryGraph, store: FakeStore | None = None, memory_bytes: int = ROOMY) -> PageCache:
+    """A worker's cache; workers that are given one store share it."""
+    clock = store.clock if store else ManualClock()
+    shared = SharedTier(store, loader.graph_id, 100, clock) if store else None
+    return PageCache(loader, MemoryTier(memory_bytes, clock), shared, clock=clock, sleep=clock.sleep)
+
+
+def test_a_page_is_loaded_once_and_then_comes_from_memory() -> None:
+    loader, store = PageMaker(), FakeStore()
+    cache = worker(loader, store)
+    first = cache.get({"a": 0, "b": 0}, 9)
+    calls = store.calls
+    assert cache.get({"a": 0, "b": 9}, 10) == first
+    assert loader.loads == [("a", "b")]
+    assert store.calls == calls
+
+
+def test_another_worker_finds_the_page_in_the_shared_cache() -> None:
+    loader, store = PageMaker(), FakeStore()
+    first = worker(loader, store).get({"a": 0}, 9)
+    assert worker(loader, store).get({"a": 9}, 10) == first
+    assert loader.loads == [("a",)]
+
+
+def test_only_what_is_missing_is_loaded_in_one_call() -> None:
+    loader = PageMaker()
+    cache = worker(loader)
+    cache.get({"b": 0}, 1)
+    assert set(cache.get({"a": 0, "b": 0, "c": 0}, 2)) == {"a", "b", "c"}
+    assert loader.loads == [("b",), ("a", "c")]
+
+
+def test_a_missing_manifestation_is_a_value() -> None:
+    loader, store = PageMaker(exists=False), FakeStore()
+    cache = worker(loader, store)
+    assert not cache.get({"a": 0}, 1)["a"].exists
+    assert not cache.get({"a": 0}, 2)["a"].exists
+    assert not worker(loader, store).get({"a": 0}, 2)["a"].exists
+    assert loader.loads == [("a",)]
+    store.clock.now += 5
+    cache.get({"a": 0}, 3)
+    assert len(loader.loads) == 2
+
+
+@given(st.data())
+def test_no_worker_ever_gets_a_page_older_than_it_asks_for(data: st.DataObject) -> None:
+    """Jobs are made and claimed at any time on one clock; what they get was read since they were made."""
+    loader, store = PageMaker(), FakeStore()
+    workers = [worker(loader, store), worker(loader, store, memory_bytes=3000), worker(loader, None)]
+    now = 0
+    for _ in range(data.draw(st.integers(1, 15))):
+        now += data.draw(st.integers(0, 3))
+        needs = data.draw(st.dictionaries(st.sampled_from("abc"), st.integers(0, now), min_size=1))
+        chosen = data.draw(st.sampled_from(workers))
+        if data.draw(st.booleans()):
+            store.error = data.draw(st.sampled_from(["", "gone"]))
+        store.clock.now += data.draw(st.sampled_from([0.0, 1.0, 20.0]))
+        pages = chosen.get(needs, now)
+        assert set(pages) == set(needs)
+        assert all(needs[name] <= page.read_at_us <= now for name, page in pages.items())
+
+
+def test_a_need_after_the_claim_is_met_by_what_was_read_for_it() -> None:
+    """Nothing can be fresh enough for a time in the future: it must not be asked for without end."""
+    loader = PageMaker()
+    cache = worker(loader, FakeStore())
+    assert cache.get({"a": 10}, 5)["a"].read_at_us == 5
+    assert cache.get({"a": 10}, 6)["a"].read_at_us == 6
+
+
+def test_a_change_in_the_graph_is_seen_by_the_next_job_with_a_warm_cache() -> None:
+    family, questions = read_example(example_files()[-1])
+    graph = MemoryGraph(family)
+    cache = worker(graph, FakeStore())
+
+    def answers(made_at: int) -> list[object]:
+        starts = [Start(row.manifestation_id, row.start, row.end, made_at, made_at + 1) for row in questions]
+        return [*walk_together(starts, lambda needs: cache.get(needs, made_at + 1))]
+
+    before = answers(1)
+    graph.family = family.__class__.from_graph({**family.to_graph(), "aligned_segments": []})
+    assert answers(1) == before
+    assert set(answers(3)) == {"[]"}
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 2_000, 20_000])
+def test_a_family_larger_than_the_memory_is_answered_all_the_same(memory_bytes: int) -> None:
+    family, questions = read_example(example_files()[2])
+    graph = MemoryGraph(family)
+    cache = worker(graph, FakeStore(), memory_bytes)
+    for row in questions[:20]:
+        (answer,) = walk_together(
+            [Start(row.manifestation_id, row.start, row.end, 0, 1)], lambda needs: cache.get(needs, 1)
+        )
+        assert isinstance(answer, str)
+        assert json.loads(answer) == reference_walk(family, row.manifestation_id, row.start, row.end)
+
+
+class GatedLoader(PageMaker):
+    """Holds each load of "a" until it is let through, so that others arrive meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self.error: Exception | None = None
+
+    def load_pages(self, ids: Sequence[str], read_at_us: int) -> Mapping[str, Page]:
+        if "a" in ids:
+            self.entered.release()
+            assert self.gate.acquire(timeout=WAIT_SECONDS)
+        if self.error:
+            raise self.error
+        return super().load_pages(ids, read_at_us)
+
+
+class SeenCache(PageCache):
+    """Tells when a thread is about to wait for another's flight."""
+
+    def __init__(self, loader: PageMaker) -> None:
+        super().__init__(loader, MemoryTier(ROOMY))
+        self.waiting = threading.Semaphore(0)
+
+    def _await(self, flight: Future[Page]) -> Page | None:
+        self.waiting.release()
+        return super()._await(flight)
+
+
+def run_meanwhile(
+    loader: GatedLoader, cache: SeenCache, leader: Callable[[], object], *others: Callable[[], object]
+) -> list[object]:
+    """`leader` is in the middle of loading when the others come and wait; then all is let through."""
+    with ThreadPoolExecutor(1 + len(others)) as pool:
+        results = [pool.submit(leader)]
+        assert loader.entered.acquire(timeout=WAIT_SECONDS)
+        results += [pool.submit(other) for other in others]
+        for _ in others:
+            assert cache.waiting.acquire(timeout=WAIT_SECONDS)
+        loader.gate.release(100)
+        return [result.exception(WAIT_SECONDS) or result.result() for result in results]
+
+
+def test_threads_that_miss_at_once_load_once() -> None:
+    loader = GatedLoader()
+    cache = SeenCache(loader)
+    get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
+    results = run_meanwhile(loader, cache, get, *[get] * 7)
+    assert results == [{"a": loader.page("a", 5)}] * 8
+    assert loader.loads == [("a",)]
+
+
+def test_a_thread_that_waits_loads_what_nobody_is_loading() -> None:
+    loader = GatedLoader()
+    cache = SeenCache(loader)
+    results = run_meanwhile(loader, cache, lambda: cache.get({"a": 0}, 5), lambda: cache.get({"a": 0, "b": 0}, 6))
+    assert results[1] == {"a": loader.page("a", 5), "b": loader.page("b", 6)}
+    assert sorted(loader.loads) == [("a",), ("b",)]
+
+
+def test_a_waiter_that_needs_a_newer_page_loads_it_itself() -> None:
+    loader = GatedLoader()
+    cache = SeenCache(loader)
+    results = run_meanwhile(loader, cache, lambda: cache.get({"a": 0}, 5), lambda: cache.get({"a": 6}, 7))
+    assert results == [{"a": loader.page("a", 5)}, {"a": loader.page("a", 7)}]
+
+
+def test_an_outage_reaches_all_who_wait_at_once() -> None:
+    loader = GatedLoader()
+    loader.error = OutageError("Neo4j", "refused")
+    cache = SeenCache(loader)
+    get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
+    results = run_meanwhile(loader, cache, get, get, get)
+    assert [type(result) for result in results] == [OutageError] * 3
+    loader.error = None
+    assert cache.get({"a": 1}, 5) == {"a": loader.page("a", 5)}
+
+
+def test_a_failed_query_of_one_thread_is_tried_again_by_the_next() -> None:
+    loader = GatedLoader()
+    loader.error = TransientError("slow")
+    cache = SeenCache(loader)
+    get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
+    with ThreadPoolExecutor(2) as pool:
+        leader = pool.submit(get)
+        assert loader.entered.acquire(timeout=WAIT_SECONDS)
+        waiter = pool.submit(get)
+        assert cache.waiting.acquire(timeout=WAIT_SECONDS)
+        loader.gate.release()
+        assert isinstance(leader.exception(WAIT_SECONDS), TransientError)
+        assert loader.entered.acquire(timeout=WAIT_SECONDS)
+        loader.error = None
+        loader.gate.release()
+        assert waiter.result(WAIT_SECONDS) == {"a": loader.page("a", 5)}
+
+
+def test_threads_that_each_lead_what_the_other_wants_do_not_block_each_other() -> None:
+    loader = PageMaker()
+    both = threading.Barrier(8)
+    cache = worker(loader)
+
+    def get(names: str) -> Mapping[str, Page]:
+        both.wait(WAIT_SECONDS)
+        return cache.get(dict.fromkeys(names, 0), 1)
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(get, ["abc", "cba", "bcd", "dab"] * 2, timeout=WAIT_SECONDS))
+    assert [set(pages) for pages in results] == [set("abc"), set("abc"), set("bcd"), set("abd")] * 2
+    assert sorted(name for load in loader.loads for name in load) == list("abcd")
+
+
+class OtherWorkerLoads(PageMaker):
+    """While this worker loads its part, another one puts the page that it had announced."""
+
+    def __init__(self, other: SharedTier) -> None:
+        super().__init__()
+        self.other = other
+
+    def load_pages(self, ids: Sequence[str], read_at_us: int) -> Mapping[str, Page]:
+        self.other.put([self.page("a", 4)])
+        return super().load_pages(ids, read_at_us)
+
+
+def test_a_page_that_another_worker_is_loading_is_waited_for() -> None:
+    store = FakeStore()
+    other = SharedTier(store, "made-up", 100, store.clock)
+    other.announce(["a"], read_at_us=4)
+    loader = OtherWorkerLoads(other)
+    assert worker(loader, store).get({"a": 3, "b": 3}, 5) == {"a": loader.page("a", 4), "b": loader.page("b", 5)}
+    assert loader.loads == [("b",)]
+
+
+def test_a_worker_that_died_while_loading_delays_the_others_for_two_seconds_at_most() -> None:
+    store, loader = FakeStore(), PageMaker()
+    SharedTier(store, "made-up", 100, store.clock).announce(["a"], read_at_us=4)
+    assert worker(loader, store).get({"a": 3}, 5) == {"a": loader.page("a", 5)}
+    assert 0 < sum(store.clock.slept) <= MARKER_MS / 1000
+
+
+def test_a_load_that_is_not_fresh_enough_is_not_waited_for() -> None:
+    store, loader = FakeStore(), PageMaker()
+    SharedTier(store, "made-up", 100, store.clock).announce(["a"], read_at_us=4)
+    assert worker(loader, store).get({"a": 5}, 6) == {"a": loader.page("a", 6)}
+    assert store.clock.slept == []

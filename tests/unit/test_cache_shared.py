@@ -1,0 +1,221 @@
+"""The shared tier: freshness, rubbish, markers, and what a dead store costs."""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from app.cache_memory import SHORT_SECONDS
+from app.cache_shared import (
+    FIRST_REST_SECONDS,
+    LONGEST_REST_SECONDS,
+    MARKER_MS,
+    MAX_BYTES_A_CALL,
+    RUBBISH_WARNING_SECONDS,
+    SharedTier,
+)
+from app.page_format import encode_page
+from app.pages import Page
+from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
+
+TTL_SECONDS = 100
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(clock: ManualClock) -> FakeStore:
+    return FakeStore(clock)
+
+
+@pytest.fixture
+def tier(store: FakeStore, clock: ManualClock) -> SharedTier:
+    return SharedTier(store, "graph", TTL_SECONDS, clock)
+
+
+def page(name: str, read_at_us: int = 5) -> Page:
+    return PageMaker().page(name, read_at_us)
+
+
+def test_what_is_put_is_got_by_other_workers_until_its_time_is_up(
+    tier: SharedTier, store: FakeStore, clock: ManualClock
+) -> None:
+    tier.put([page("a"), page("b")])
+    other = SharedTier(store, "graph", TTL_SECONDS, clock)
+    assert other.get({"a": 5, "b": 0, "c": 0}) == {"a": page("a"), "b": page("b")}
+    clock.now += TTL_SECONDS
+    assert other.get({"a": 0, "b": 0}) == {}
+
+
+def test_a_page_read_before_the_need_is_a_miss(tier: SharedTier) -> None:
+    tier.put([page("a", 5)])
+    assert tier.get({"a": 6}) == {}
+
+
+def test_pages_of_another_graph_are_not_seen(tier: SharedTier, store: FakeStore, clock: ManualClock) -> None:
+    tier.put([page("a")])
+    assert SharedTier(store, "other", TTL_SECONDS, clock).get({"a": 0}) == {}
+
+
+@pytest.mark.parametrize("bad", [Page("a", 0, exists=False), Page("a", 0, exists=True, problem="malformed")])
+def test_what_somebody_may_be_mending_is_kept_for_seconds_only(bad: Page, tier: SharedTier, clock: ManualClock) -> None:
+    tier.put([bad])
+    assert tier.get({"a": 0}) == {"a": bad}
+    clock.now += SHORT_SECONDS
+    assert tier.get({"a": 0}) == {}
+
+
+def test_a_frontier_is_one_call_and_so_are_its_pages(tier: SharedTier, store: FakeStore) -> None:
+    pages = [page(f"p{at}") for at in range(40)]
+    tier.put(pages)
+    assert store.calls == 1
+    assert len(tier.get(dict.fromkeys((each.manifestation_id for each in pages), 0))) == 40
+    assert store.calls == 2
+
+
+def test_no_call_is_made_for_nothing(tier: SharedTier, store: FakeStore) -> None:
+    assert (tier.get({}), tier.announce([], 0), tier.poll({})) == ({}, set(), ({}, set()))
+    tier.put([])
+    assert store.calls == 0
+
+
+def test_large_pages_are_put_in_calls_of_bounded_size(tier: SharedTier, store: FakeStore) -> None:
+    pages = [PageMaker(segments=2000).page(f"p{at}", 0) for at in range(3)]
+    size = sum(len(encode_page(each)) for each in pages)
+    assert size < MAX_BYTES_A_CALL
+    tier.put(pages * (2 * MAX_BYTES_A_CALL // size))
+    assert store.calls >= 2
+
+
+def test_rubbish_is_a_miss_with_a_warning_now_and_then(
+    tier: SharedTier, store: FakeStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier.put([page("a"), page("b"), page("c")])
+    keys = list(store.values)
+    store.values[keys[0]] = (b"rubbish", 10**9)
+    store.values[keys[1]] = store.values[keys[2]]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert set(tier.get({"a": 0, "b": 0, "c": 0})) == {"c"}
+        assert len(caplog.records) == 1
+        clock.now += RUBBISH_WARNING_SECONDS
+        tier.get({"a": 0})
+        assert len(caplog.records) == 2
+    assert "rubbish" not in caplog.text
+
+
+def test_one_of_two_workers_loads_and_the_other_sees_that_it_does(tier: SharedTier, clock: ManualClock) -> None:
+    assert tier.announce(["a", "b"], read_at_us=7) == {"a", "b"}
+    assert tier.announce(["b", "c"], read_at_us=8) == {"c"}
+    assert tier.poll({"b": 7}) == ({}, {"b"})
+    tier.put([page("b", 7)])
+    assert tier.poll({"b": 7}) == ({"b": page("b", 7)}, set())
+
+
+def test_nobody_waits_for_a_page_that_is_not_going_to_be_fresh_enough(tier: SharedTier) -> None:
+    tier.announce(["a"], read_at_us=7)
+    assert tier.poll({"a": 8}) == ({}, set())
+
+
+def test_the_marker_of_a_worker_that_died_is_gone_in_time(tier: SharedTier, clock: ManualClock) -> None:
+    tier.announce(["a"], read_at_us=7)
+    clock.now += MARKER_MS / 1000
+    assert tier.poll({"a": 0}) == ({}, set())
+    assert tier.announce(["a"], read_at_us=9) == {"a"}
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"-1", b"x", b"9" * 5000, b"\xff"])
+def test_a_rubbish_marker_holds_nobody(rubbish: bytes, tier: SharedTier, store: FakeStore) -> None:
+    tier.announce(["a"], read_at_us=7)
+    (key,) = store.values
+    store.values[key] = (rubbish, 10**9)
+    assert tier.poll({"a": 0}) == ({}, set())
+
+
+def test_a_dead_store_is_tried_once_then_left_alone_ever_longer(
+    tier: SharedTier, store: FakeStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.error = "TimeoutError: no answer"
+    tried_at: list[float] = []
+    began = clock.now
+    with caplog.at_level(logging.DEBUG):
+        while clock.now < began + 200:
+            calls = store.calls
+            assert tier.get({"a": 0}) == {}
+            assert tier.announce(["a"], 0) == {"a"}
+            assert tier.poll({"a": 0}) == ({}, set())
+            tier.put([page("a")])
+            if store.calls > calls:
+                assert store.calls == calls + 1
+                tried_at.append(clock.now - began)
+            clock.now += 1
+        first, second, third = FIRST_REST_SECONDS, 2 * FIRST_REST_SECONDS, 4 * FIRST_REST_SECONDS
+        assert tried_at[:4] == [0, first, first + second, first + second + third]
+        assert tried_at[4] - tried_at[3] == LONGEST_REST_SECONDS
+        assert [(record.levelname, "TimeoutError" in record.getMessage()) for record in caplog.records] == [
+            ("WARNING", True)
+        ]
+
+
+def test_a_store_that_is_back_is_said_to_be_back_once(
+    tier: SharedTier, store: FakeStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        store.error = "gone"
+        tier.get({"a": 0})
+        store.error = ""
+        tier.put([page("a")])
+        assert tier.get({"a": 0}) == {}
+        clock.now += FIRST_REST_SECONDS
+        assert tier.get({"a": 0}) == {}
+        tier.put([page("a")])
+        assert tier.get({"a": 0}) == {"a": page("a")}
+        store.error = "gone"
+        tier.get({"a": 0})
+        clock.now += FIRST_REST_SECONDS - 1
+        calls = store.calls
+        tier.get({"a": 0})
+        assert store.calls == calls
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
+
+
+def test_one_thread_alone_tries_a_resting_store(tier: SharedTier, store: FakeStore, clock: ManualClock) -> None:
+    store.error = "gone"
+    tier.get({"a": 0})
+    clock.now += FIRST_REST_SECONDS
+    calls = store.calls
+    everybody = threading.Barrier(8)
+
+    def get() -> None:
+        everybody.wait()
+        tier.get({"a": 0})
+
+    threads = [threading.Thread(target=get) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.calls == calls + 1
+
+
+def test_failures_of_calls_from_before_do_not_prolong_the_rest(clock: ManualClock) -> None:
+    """Two threads in the middle of a call when the store dies: one failure, one rest."""
+    both = threading.Barrier(2)
+
+    class DyingStore(FakeStore):
+        def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+            both.wait()
+            self.error = "gone"
+            return super().get_many(keys)
+
+    tier = SharedTier(DyingStore(clock), "graph", TTL_SECONDS, clock)
+    threads = [threading.Thread(target=tier.get, args=({"a": 0},)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert tier._breaker._rest_seconds == FIRST_REST_SECONDS
