@@ -8,7 +8,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, assert_never
 
 from app.errors import DataError, OutageError, PermanentError, ProcessorError, TransientError
@@ -109,6 +109,8 @@ class TaskService:
         try:
             answers = self._try_claim_segment_task(list(groups.values()), age_seconds)
         except ProcessorError as error:
+            if isinstance(error, DataError) and len(groups) > 1:
+                return self._process_each(groups, requests, age_seconds)
             return [self._not_claimed(error)] * len(requests)
         outcomes: dict[Key, Outcome] = {}
         claims: dict[Key, Claimed] = {}
@@ -119,12 +121,22 @@ class TaskService:
                     claims[key] = answer
                 case Abandoned(claim):
                     claims[key] = claim
-                    abandoned.append(Failed(claim, f"abandoned {claim.attempts} times: its workers died on it"))
+                    abandoned.append(self._give_up(claim))
                 case _:
                     outcomes[key] = _without_claim(request, answer)
         ended = self._end(list(claims.values()), abandoned)
         for key, claim in claims.items():
             outcomes[key] = ended.get(claim.task_id) or _lost(claim)
+        return [outcomes[_key(request)] for request in requests]
+
+    def _process_each(
+        self, groups: Mapping[Key, SegmentRequest], requests: Sequence[SegmentRequest], age_seconds: float
+    ) -> list[Outcome]:
+        """One by one, so that a value which PostgreSQL refuses spoils only its own message."""
+        began = time.monotonic()
+        outcomes = {
+            key: self.process([request], age_seconds + time.monotonic() - began)[0] for key, request in groups.items()
+        }
         return [outcomes[_key(request)] for request in requests]
 
     def give_back(self, claims: Sequence[Claimed]) -> None:
@@ -134,28 +146,28 @@ class TaskService:
     def settle_owed(self) -> None:
         """Give back what could not be given back while PostgreSQL was down. Raises `OutageError`."""
         with self._owed_lock:
-            owed = list(self._owed)
-        if owed:
-            self.give_back(owed)
-            with self._owed_lock:
-                del self._owed[: len(owed)]
+            owed, self._owed = self._owed, []
+        try:
+            if owed:
+                self.give_back(owed)
+        except ProcessorError:
+            self._owe(owed)
+            raise
+
+    def _owe(self, claims: Sequence[Claimed]) -> None:
+        with self._owed_lock:
+            self._owed += claims
 
     def _try_claim_segment_task(
         self, requests: Sequence[SegmentRequest], age_seconds: float = 0.0
     ) -> list[ClaimAnswer]:
-        """Claim the rows; an answer a request. Raises `OutageError` or `TransientError` for all of them."""
+        """Claim the rows; an answer a request. Raises what a `ClaimStore` does, for all of them."""
         for request in requests:
             log.info("Attempting to claim segment task %s", request.segment_id)
         lease_seconds = self._lease_seconds - age_seconds
         if lease_seconds <= 0:
             raise TransientError("the messages waited too long to be claimed: their visibility is about to end")
-        try:
-            answers = self._claims.claim(requests, lease_seconds)
-        except DataError as error:
-            if len(requests) == 1:
-                raise
-            log.debug("Claiming one by one: %s", error)
-            return [self._try_claim_segment_task([request], age_seconds)[0] for request in requests]
+        answers = self._claims.claim(requests, lease_seconds)
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Claimed):
                 _say_claimed(request, answer)
@@ -212,6 +224,11 @@ class TaskService:
             endings += self._relate([claim]) if goes_on else [GivenBack(claim)]
         return endings
 
+    def _give_up(self, claim: Claimed) -> Ending:
+        text = f"abandoned {claim.attempts} times: its workers died on it"
+        log.error("Segment %s of job %s has failed: %s", claim.segment_id, claim.job_id, text)
+        return Failed(claim, text)
+
     def _charge(self, claim: Claimed, error: Exception) -> Ending:
         """What a failed attempt means for its segment."""
         text = _printable(error)
@@ -248,9 +265,8 @@ class TaskService:
         try:
             settled = self._results.settle(endings)
         except OutageError as error:
+            self._owe([ending.claim for ending in endings])  # before a probe may look for what is owed
             self._gate.close(error.service, error.reason)
-            with self._owed_lock:
-                self._owed += [ending.claim for ending in endings]
             return {ending.claim.task_id: Hide(OUTAGE_SECONDS, str(error)) for ending in endings}
         except DataError as error:
             return self._settle_each(endings, error)
