@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import batched
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from urllib.parse import urlsplit
 
 import neo4j
@@ -111,9 +111,13 @@ class Neo4JDatabase:
         return {
             segment_id: (start, end)
             for chunk in batched(segment_ids, MAX_SPANS_A_QUERY)
-            for segment_id, start, end in self._reader.read(queries.FIND_SPANS, list, ids=list(chunk))
+            for segment_id, start, end in self._reader.read(queries.FIND_SPANS, list, ids=chunk)
             if type(start) is int and type(end) is int and 0 <= start <= end
         }
+
+    def read_rows(self, query: LiteralString, *, seconds: float, **parameters: Any) -> list[list[Any]]:
+        """The rows of one of the queries in app/neo4j_quries.py, within `seconds`. Raises as `Reader.read`."""
+        return self._reader.read(query, list, seconds=seconds, **parameters)
 
     def ping(self) -> None:
         """Raise `ConfigurationError` when waiting would not mend it, `OutageError` when it might."""
@@ -132,7 +136,7 @@ class Neo4JDatabase:
             return build_page(_raw_manifestation(*row), read_at_us, self._warn)
 
         try:
-            pages = self._reader.read(queries.READ_PAGES, build, ids=list(ids))
+            pages = self._reader.read(queries.READ_PAGES, build, ids=ids)
         except QueryTimeoutError:
             if len(ids) == 1:
                 raise

@@ -70,11 +70,10 @@ RETURN s.id AS id, s.span_start AS start, s.span_end AS end
 # Whether the database answers.
 PING: Final[LiteralString] = "RETURN 1 AS one"
 
-# --- For the validator. Names of labels, types and properties are compared as data there, so that asking for one that
-# the database has never heard of is an answer and not a notification.
+# --- For the validator. $limit bounds what is looked at. Rows of faults: [what is wrong, how many, an example].
 
-# What names the database knows.
-KNOWN_NAMES: Final[LiteralString] = """
+# What names the database uses: one row for each kind.
+USED_NAMES: Final[LiteralString] = """
 CALL db.labels() YIELD label
 RETURN 'label' AS kind, collect(label) AS names
 UNION ALL
@@ -85,12 +84,55 @@ CALL db.propertyKeys() YIELD propertyKey
 RETURN 'property' AS kind, collect(propertyKey) AS names
 """
 
-# The uniqueness constraints: one row each. NODE_KEY implies uniqueness.
+# What is unique: [label, properties]. A node key implies it.
 UNIQUE_CONSTRAINTS: Final[LiteralString] = """
 SHOW CONSTRAINTS YIELD type, entityType, labelsOrTypes, properties
 WHERE entityType = 'NODE' AND type IN ['UNIQUENESS', 'NODE_PROPERTY_UNIQUENESS', 'NODE_KEY']
 RETURN labelsOrTypes[0] AS label, properties
 """
 
-# The names of annotation types that there are.
-ANNOTATION_TYPES: Final[LiteralString] = "MATCH (k) WHERE 'AnnotationType' IN labels(k) RETURN collect(k.name) AS names"
+# The names of the annotation types that there are.
+ANNOTATION_TYPES: Final[LiteralString] = "MATCH (k:AnnotationType) RETURN collect(k.name) AS names"
+
+FAULTY_MANIFESTATIONS: Final[LiteralString] = """
+MATCH (m:Manifestation)
+WITH m LIMIT $limit
+WITH m.id AS id
+WHERE id IS NULL OR NOT id IS :: STRING OR size(id) = 0
+RETURN 'have an id that is not text, or none' AS fault, count(*) AS count, min(toStringOrNull(id)) AS example
+"""
+
+FAULTY_ANNOTATIONS: Final[LiteralString] = """
+MATCH (a:Annotation)
+WITH a LIMIT $limit
+WITH a.id AS id,
+  COUNT { (a)-[:ANNOTATION_OF]->(:Manifestation) } AS manifestations,
+  COUNT { (a)-[:HAS_TYPE]->(:AnnotationType) } AS types
+UNWIND [
+  CASE WHEN id IS NULL OR NOT id IS :: STRING THEN 'have an id that is not text, or none' END,
+  CASE WHEN manifestations = 0 THEN 'belong to no manifestation' END,
+  CASE WHEN manifestations > 1 THEN 'belong to several manifestations' END,
+  CASE WHEN types = 0 THEN 'have no type' END
+] AS fault
+WITH fault, id WHERE fault IS NOT NULL
+RETURN fault, count(*) AS count, min(toStringOrNull(id)) AS example
+"""
+
+FAULTY_SEGMENTS: Final[LiteralString] = """
+MATCH (s:Segment)
+WITH s LIMIT $limit
+WITH s.id AS id, s.span_start AS start, s.span_end AS end,
+  EXISTS { (s)-[:SEGMENTATION_OF]->(:Annotation) } AS belongs
+UNWIND [
+  CASE WHEN id IS NULL OR NOT id IS :: STRING THEN 'have an id that is not text, or none' END,
+  CASE WHEN NOT belongs THEN 'belong to no annotation' END,
+  CASE
+    WHEN start IS NULL OR end IS NULL THEN 'have no span'
+    WHEN NOT (start IS :: INTEGER AND end IS :: INTEGER) THEN 'have a span that is not made of integers'
+    WHEN start < 0 OR end < 0 THEN 'have a negative span'
+    WHEN start > end THEN 'have a reversed span'
+  END
+] AS fault
+WITH fault, id WHERE fault IS NOT NULL
+RETURN fault, count(*) AS count, min(toStringOrNull(id)) AS example
+"""

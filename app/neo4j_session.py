@@ -154,6 +154,8 @@ def within[T](seconds: float, work: Callable[[], T]) -> T:
 def translate(error: Exception) -> ProcessorError:
     """What kind of failure a vendor's error is."""
     code = error.code or "" if isinstance(error, vendor.Neo4jError) else ""
+    if isinstance(error, vendor.Forbidden):
+        return PermanentError(f"{SERVICE} forbids it: {_brief(error)}")
     if not isinstance(error, vendor.Neo4jError) or code.startswith(_OUTAGE_CODES):
         return OutageError(SERVICE, _brief(error))
     if isinstance(error, vendor.DatabaseUnavailable | vendor.NotALeader | vendor.ForbiddenOnReadOnlyDatabase):
@@ -166,10 +168,9 @@ def translate(error: Exception) -> ProcessorError:
 
 
 def _brief(error: Exception) -> str:
-    """One line without parameters: a vendor's message may go on with the query and its data."""
+    """One line, cut short; without what a server's message may go on with: the query and its data."""
     if isinstance(error, vendor.Neo4jError):
-        text = f"{error.code}: {error.message}"
+        text = f"{error.code}: {(error.message or '').strip().partition('\n')[0]}"
     else:
-        text = f"{type(error).__name__}: {error}"
-    first = text.strip().splitlines()[0]
-    return first if len(first) <= MAX_REASON_CHARACTERS else f"{first[:MAX_REASON_CHARACTERS]}..."
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:MAX_REASON_CHARACTERS]}..."

@@ -1,0 +1,122 @@
+"""Says in words what the graph lacks: python -m app.neo4j_database_validator [--full]
+
+Invariant: it only looks. What it finds is the graph's owner's to mend, and never keeps a worker from starting.
+
+Exit codes: 0 nothing found; 1 findings, one a line; 2 the graph cannot be reached.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, LiteralString, Protocol
+
+from app import neo4j_quries as queries
+from app.errors import OutageError, PermanentError, ProcessorError, TransientError
+
+SAMPLE_NODES: Final = 1_000
+ALL_NODES: Final = 2**62
+SAMPLE_SECONDS: Final = 10.0
+FULL_SECONDS: Final = 600.0  # for each query
+MAX_EXAMPLE_CHARACTERS: Final = 100
+
+USED_NAMES: Final = {
+    "label": ("Manifestation", "Annotation", "AnnotationType", "Segment"),
+    "relationship type": ("ANNOTATION_OF", "HAS_TYPE", "SEGMENTATION_OF", "ALIGNED_TO"),
+    "property": ("id", "name", "span_start", "span_end"),
+}
+UNIQUE: Final = (("Manifestation", "id"), ("Annotation", "id"), ("Segment", "id"), ("AnnotationType", "name"))
+ANNOTATION_TYPES: Final = ("alignment", "segmentation", "pagination")
+FAULTS: Final[tuple[tuple[str, LiteralString], ...]] = (
+    ("manifestations", queries.FAULTY_MANIFESTATIONS),
+    ("annotations", queries.FAULTY_ANNOTATIONS),
+    ("segments", queries.FAULTY_SEGMENTS),
+)
+
+
+class Graph(Protocol):
+    """What the validator asks: `Neo4JDatabase`."""
+
+    def read_rows(self, query: LiteralString, *, seconds: float, **parameters: Any) -> list[list[Any]]:
+        """The rows of a query."""
+        ...
+
+
+def validate(database: Graph, full: bool) -> list[str]:
+    """What is missing or wrong, a sentence each: in the schema and in a bounded sample, or in all (`full`).
+
+    Raises `OutageError`. What cannot be looked at for another reason is a finding.
+    """
+    findings: list[str] = []
+    for check in (_find_unused_names, _find_missing_constraints, _find_missing_types, _find_faults):
+        try:
+            findings += check(database, full)
+        except OutageError:
+            raise
+        except (PermanentError, TransientError) as error:
+            findings.append(f"Not everything could be looked at: {error}")
+    return findings
+
+
+def _find_unused_names(database: Graph, full: bool) -> Iterable[str]:
+    for kind, names in _read(database, queries.USED_NAMES, full):
+        for name in USED_NAMES[kind]:
+            if name not in names:
+                yield f"Nothing in the graph has the {kind} {name}."
+
+
+def _find_missing_constraints(database: Graph, full: bool) -> Iterable[str]:
+    unique = {(label, *properties) for label, properties in _read(database, queries.UNIQUE_CONSTRAINTS, full)}
+    for label, name in UNIQUE:
+        if (label, name) not in unique:
+            yield (
+                f"There is no uniqueness constraint on {label}.{name}: it may be ambiguous, and unless it is indexed"
+                f" otherwise every lookup reads all nodes with the label {label}."
+            )
+
+
+def _find_missing_types(database: Graph, full: bool) -> Iterable[str]:
+    ((names,),) = _read(database, queries.ANNOTATION_TYPES, full)
+    for name in ANNOTATION_TYPES:
+        if name not in names:
+            yield f"There is no AnnotationType named {name!r}."
+
+
+def _find_faults(database: Graph, full: bool) -> Iterable[str]:
+    where = "" if full else f" among the first {SAMPLE_NODES:,} looked at"
+    for what, query in FAULTS:
+        for fault, count, example in _read(database, query, full, limit=ALL_NODES if full else SAMPLE_NODES):
+            if count:
+                shown = "" if example is None else f", for example {example[:MAX_EXAMPLE_CHARACTERS]!r}"
+                yield f"{count:,} {what} {fault}{where}{shown}."
+
+
+def _read(database: Graph, query: LiteralString, full: bool, **parameters: Any) -> list[list[Any]]:
+    return database.read_rows(query, seconds=FULL_SECONDS if full else SAMPLE_SECONDS, **parameters)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    from app.neo4j_database import Neo4JDatabase
+
+    parser = argparse.ArgumentParser(
+        prog="python -m app.neo4j_database_validator", description="Say what the graph lacks."
+    )
+    parser.add_argument("--full", action="store_true", help="look at every node, not at a sample")
+    full = parser.parse_args(arguments).full
+    try:
+        database = Neo4JDatabase()
+        try:
+            findings = validate(database, full)
+        finally:
+            database.close()
+    except ProcessorError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    looked_at = "every node" if full else f"a sample of {SAMPLE_NODES:,} nodes a label; --full looks at all"
+    for line in findings or [f"Nothing is wrong with the graph ({looked_at})."]:
+        sys.stdout.write(f"{line}\n")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
