@@ -84,7 +84,8 @@ class FakeDatabase:
     def lease_unsent(self, limit: int, job_id: str | None = None) -> list[Announcement]:
         """Completion messages that nobody is sending, leased to the caller."""
         free = [row for row in self._outbox.values() if row.sent_at is None and self._is_past(row.leased_until)]
-        mine = [row for row in free if job_id in (None, row.job_id)]
+        complete = [row for row in free if self._jobs[row.job_id].status == "COMPLETED"]
+        mine = [row for row in complete if job_id in (None, row.job_id)]
         return [self._announce(self._jobs[row.job_id]) for row in sorted(mine, key=lambda row: row.job_id)[:limit]]
 
     def mark_sent(self, announcements: Sequence[Announcement]) -> None:
@@ -185,6 +186,18 @@ class FakeDatabase:
         """Change columns by hand."""
         self._segments[job_id, segment_id] = replace(self._segments[job_id, segment_id], **columns)
 
+    def requeue(self, job_id: str, segment_id: str) -> None:
+        """An operator's plain UPDATE ... SET status = 'QUEUED'."""
+        segment, job = self._segments[job_id, segment_id], self._jobs[job_id]
+        before, segment.status = segment.status, "QUEUED"
+        segment.claim_token = segment.lease_expires_at = segment.retry_at = None
+        if before in ("COMPLETED", "FAILED"):
+            segment.attempts = segment.send_count = 0
+            segment.result_json = segment.error_message = segment.failed_at = None
+            job.completed_segments -= before == "COMPLETED"
+            job.failed_segments -= before == "FAILED"
+            job.status, job.fresh_since, job.updated_at = "IN_PROGRESS", self._clock(), self._clock()
+
     # Below: how a segment changes
 
     def _claim(self, request: SegmentRequest, lease_seconds: float) -> ClaimAnswer:
@@ -196,7 +209,7 @@ class FakeDatabase:
         if answer is not None:
             return answer
         if segment.status == "FAILED":
-            self._revive(segment, job)
+            self.requeue(segment.job_id, segment.segment_id)
         is_abandoned = segment.status == "IN_PROGRESS" and segment.attempts >= self._max_attempts
         segment.status, segment.claim_token, segment.retry_at = "IN_PROGRESS", str(uuid.uuid4()), None
         segment.lease_expires_at = self._clock() + lease_seconds
@@ -221,12 +234,6 @@ class FakeDatabase:
         if segment.status in ("RETRYING", "IN_PROGRESS") and until is not None and until > self._clock():
             return HeldElsewhere(until - self._clock() + 0.5)
         return None
-
-    def _revive(self, segment: SegmentRow, job: JobRow) -> None:
-        segment.status, segment.attempts, segment.send_count = "QUEUED", 0, 0
-        segment.error_message = segment.failed_at = None
-        job.failed_segments -= 1
-        job.status, job.fresh_since, job.updated_at = "IN_PROGRESS", self._clock(), self._clock()
 
     def _claimed(self, segment: SegmentRow, job: JobRow) -> Claimed:
         assert segment.claim_token is not None

@@ -57,6 +57,10 @@ class TableAccess(Protocol):
         """Change columns by hand."""
         ...
 
+    def requeue(self, job_id: str, segment_id: str) -> None:
+        """An operator's plain UPDATE ... SET status = 'QUEUED'."""
+        ...
+
 
 class Tables:
     """The real tables of one database."""
@@ -131,7 +135,7 @@ class Tables:
         self._set("segment_task", columns, job_id=job_id, segment_id=segment_id)
 
     def requeue(self, job_id: str, segment_id: str) -> None:
-        """An operator's plain UPDATE."""
+        """An operator's plain UPDATE ... SET status = 'QUEUED'."""
         sql = "UPDATE segment_task SET status = 'QUEUED' WHERE job_id = %(job)s AND segment_id = %(segment)s"
         run(self._engine, sql, {"job": job_id, "segment": segment_id})
 

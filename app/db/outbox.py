@@ -19,17 +19,21 @@ SWEEP_LOCK: Final = 5_306_093
 MAX_DOUBLINGS: Final = 10
 """The wait before a re-sending doubles with each one before it, so that a long backlog is not flooded."""
 
+# Not of a job that an operator has reopened since: it announces itself when it completes again.
 LEASE_UNSENT: Final = """
 UPDATE completion_outbox o
 SET lease_token = gen_random_uuid(),
     leased_until = clock_timestamp() + %(lease_seconds)s * interval '1 second'
 WHERE o.job_id IN (
-    SELECT job_id FROM completion_outbox
-    WHERE sent_at IS NULL AND (leased_until IS NULL OR leased_until < clock_timestamp())
-      AND (%(job_id)s IS NULL OR job_id = %(job_id)s::uuid)
-    ORDER BY job_id
+    SELECT o.job_id
+    FROM completion_outbox o
+    JOIN root_job j USING (job_id)
+    WHERE o.sent_at IS NULL AND (o.leased_until IS NULL OR o.leased_until < clock_timestamp())
+      AND j.status = 'COMPLETED'
+      AND (%(job_id)s IS NULL OR o.job_id = %(job_id)s::uuid)
+    ORDER BY o.job_id
     LIMIT %(limit)s
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF o SKIP LOCKED
 )
 RETURNING o.job_id::text, o.manifestation_id, o.lease_token::text
 """

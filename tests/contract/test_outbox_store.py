@@ -60,12 +60,23 @@ def test_a_job_completed_again_is_announced_again_in_the_same_row(stores: Stores
     job_id = stores.tables.add_job("a")
     (first,) = stores.complete(job_id, "a").announcements
     stores.outbox.mark_sent([first])
-    stores.tables.set_segment(job_id, "a", status="IN_PROGRESS", result_json=None)
-    stores.tables.set_job(job_id, status="IN_PROGRESS", completed_segments=0)
+    stores.tables.requeue(job_id, "a")
     (second,) = stores.complete(job_id, "a").announcements
     row = stores.tables.completion(job_id)
     assert row is not None
     assert (row.sent_at, row.lease_token) == (None, second.token)
+
+
+def test_a_job_that_was_reopened_before_it_was_announced_waits_until_it_completes(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a")
+    (first,) = stores.complete(job_id, "a").announcements
+    stores.tables.requeue(job_id, "a")
+    stores.tables.travel(OUTBOX_LEASE_SECONDS + 1)
+    assert stores.outbox.lease_unsent(10) == stores.outbox.lease_unsent(10, job_id) == []
+    assert len(stores.complete(job_id, "a").announcements) == 1
+    stores.outbox.mark_sent([first])
+    stores.tables.travel(OUTBOX_LEASE_SECONDS + 1)
+    assert [each.job_id for each in stores.outbox.lease_unsent(10)] == [job_id]
 
 
 def test_jobs_whose_counters_have_ended_get_their_status(stores: Stores) -> None:
