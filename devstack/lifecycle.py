@@ -13,6 +13,7 @@ from devstack.services.base import Say, Service
 from devstack.waiting import POLL_SECONDS, wait_until
 
 STOP_LIMIT_SECONDS = 20.0
+NEWS_SECONDS = 10.0
 ANSWER_LIMIT_SECONDS = 10.0  # of a server that should have been ready long ago
 
 
@@ -64,8 +65,11 @@ def begin(service: Service, say: Say) -> None:
 
 def await_answers(boots: Sequence[Boot], mend: Callable[[Boot, DevstackError], Boot], say: Say) -> None:
     """Return when all answer. `mend` makes another attempt of one that failed, or raises its error."""
-    waiting = list(boots)
+    waiting, news = list(boots), time.monotonic()
     while waiting:
+        if time.monotonic() - news > NEWS_SECONDS:
+            say(f"still waiting for {', '.join(boot.service.title for boot in waiting)} ...")
+            news = time.monotonic()
         for boot in list(waiting):
             if boot.answers():
                 say(boot.report())
