@@ -42,9 +42,7 @@ class Proxy:
     connection costs one round trip too. All methods may be called from any thread and return when done.
     """
 
-    def __init__(
-        self, target_host: str, target_port: int, latency_seconds: float = 0.0, *, port: int = 0
-    ) -> None:
+    def __init__(self, target_host: str, target_port: int, latency_seconds: float = 0.0, *, port: int = 0) -> None:
         """`port` to listen on; 0 for any free one."""
         self.port = port
         self._target = (target_host, target_port)
@@ -178,9 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
         description="A TCP proxy on loopback. Prints its port, then answers each line on standard input with "
         "one line of JSON: latency-ms N, cut, black-hole, heal, counters. Ends with the input.",
     )
-    parser.add_argument(
-        "--listen", type=int, default=0, metavar="PORT", help="0, the default, for a free one"
-    )
+    parser.add_argument("--listen", type=int, default=0, metavar="PORT", help="0, the default, for a free one")
     parser.add_argument("--target", required=True, metavar="HOST:PORT")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="added to each round trip")
     given = parser.parse_args(arguments)

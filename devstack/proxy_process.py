@@ -18,9 +18,7 @@ STOP_SECONDS = 10.0
 class ProxyProcess:
     """As `devstack.proxy.Proxy`, method for method; not to be used by two threads at once."""
 
-    def __init__(
-        self, target_host: str, target_port: int, latency_seconds: float = 0.0, *, port: int = 0
-    ) -> None:
+    def __init__(self, target_host: str, target_port: int, latency_seconds: float = 0.0, *, port: int = 0) -> None:
         """`port` to listen on; 0 for any free one."""
         self.port = port
         self._target = f"{target_host}:{target_port}"

@@ -80,9 +80,7 @@ def families(draw: st.DrawFn, *, max_texts: int = 5, damaged: bool = False) -> F
             maker.add_annotation(maker.text(number), "segmentation", prefix, segmentation)
     for layer in draw(st.lists(layers, max_size=max_texts)):
         maker.add_annotation(maker.text(layer.text), layer.type, layer.prefix, layer.spans)
-    for alignment in draw(
-        st.lists(alignments, min_size=len(maker.manifestations) - 1, max_size=2 * max_texts)
-    ):
+    for alignment in draw(st.lists(alignments, min_size=len(maker.manifestations) - 1, max_size=2 * max_texts)):
         maker.add_alignment(alignment)
     if damaged:
         for prefix, drawn_spans in draw(st.lists(st.tuples(id_prefixes, span_lists), max_size=2)):
@@ -202,8 +200,7 @@ class _Maker:
     def _add_segments(self, annotation: str, prefix: str, spans: list[tuple[int, int]]) -> None:
         first = len(self.segments) + len(self.spanless)
         self.segments += [
-            Segment(f"{prefix}{first + number}", annotation, start, end)
-            for number, (start, end) in enumerate(spans)
+            Segment(f"{prefix}{first + number}", annotation, start, end) for number, (start, end) in enumerate(spans)
         ]
 
 
