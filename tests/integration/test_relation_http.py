@@ -1,0 +1,226 @@
+"""The published HTTP routes on the real services, asked for over a real socket."""
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from app.db.jobs import PostgresJobs
+from app.db.postgres import run
+from app.models import AllRelations, JobState, parse_segment_message
+from devstack.families import SMALL_FAMILY_PATH, Family
+from tests.conftest import ROOT, Queues, base_environment
+from tests.integration.jobs_fixtures import RESULT, claimed, complete, fail, make_job, rows, segments
+from tests.worker import Worker, wait_until
+
+TEXT = "root-bo"
+FAMILY = Family.from_json(SMALL_FAMILY_PATH)
+CLOSED_PORT = 1
+SERVE = "import sys, uvicorn; from app.relation import app; uvicorn.run(app, port=int(sys.argv[1]))"
+
+
+@pytest.fixture
+def serve(free_port: Callable[[], int]) -> Iterator[Callable[[dict[str, str]], httpx.Client]]:
+    """Starts the app with an environment; a client for it."""
+    running: list[Worker] = []
+
+    def start(environment: dict[str, str]) -> httpx.Client:
+        port = free_port()
+        server = Worker(environment, "-c", SERVE, str(port))
+        running.append(server)
+        server.wait_for("Uvicorn running on")
+        return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+
+    yield start
+    for server in running:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Ports that nobody listens on."""
+    from devstack.ports import choose
+
+    return lambda: choose(taken=set())
+
+
+@pytest.fixture
+def client(serve: Callable[[dict[str, str]], httpx.Client], environment: dict[str, str]) -> httpx.Client:
+    """A client of the app in a worker's environment."""
+    return serve(environment)
+
+
+def received(queues: Queues) -> list[str]:
+    messages = queues.segments.receive(10, 1, 30)
+    return sorted(parse_segment_message(message["Body"]).segment_id for message in messages)
+
+
+def test_a_job_is_made_and_its_messages_are_queued(
+    client: httpx.Client, engine: Engine, queues: Queues, load_graph: Callable[[Family], None]
+) -> None:
+    load_graph(FAMILY)
+    answer = client.post(f"/relation/{TEXT}")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert set(body) == {"job_id", "status", "message"}
+    assert body["status"] == "QUEUED"
+    job = PostgresJobs(engine).get(str(uuid.UUID(body["job_id"])))
+    assert job is not None
+    assert job.manifestation_id == TEXT
+    assert received(queues) == sorted(segment.id for segment in FAMILY.job_segments(TEXT))
+
+    state = client.get(f"/relation/{job.job_id}/status")
+    assert state.status_code == 200
+    columns = rows(
+        engine,
+        "SELECT row_to_json(j) FROM (SELECT job_id, manifestation_id, total_segments, completed_segments, status,"
+        " created_at, updated_at FROM root_job) j",
+    )
+    assert set(state.json()) == set(columns[0][0])
+    assert JobState.model_validate(state.json()) == JobState.model_validate(columns[0][0])
+
+    assert client.get(f"/relation/{TEXT}/all-relations").status_code == 409
+
+
+def test_what_does_not_exist_is_404_and_makes_nothing(
+    client: httpx.Client, engine: Engine, queues: Queues, load_graph: Callable[[Family], None]
+) -> None:
+    load_graph(Family(("bare",), (), (), (), ()))
+    for method, path, words in (
+        ("POST", "/relation/nobody", "'nobody' does not exist"),
+        ("POST", "/relation/bare", "'bare' has no segments"),
+        ("POST", f"/relation/{'x' * 513}", "1 to 512 bytes"),
+        ("POST", "/relation/a%00b", "NUL"),
+        ("GET", f"/relation/{uuid.uuid4()}/status", "there is no job"),
+        ("GET", "/relation/not-a-uuid/status", "a job's id is a UUID"),
+        ("GET", "/relation/nobody/all-relations", "there is no job of the manifestation 'nobody'"),
+        ("GET", "/relation/a%00b/all-relations", "NUL"),
+    ):
+        answer = client.request(method, path)
+        assert answer.status_code == 404, (path, answer.text)
+        assert words in answer.json()["detail"]
+    assert rows(engine, "SELECT * FROM root_job") == []
+    assert received(queues) == []
+
+
+def test_any_id_can_be_asked_for(client: httpx.Client, engine: Engine, load_graph: Callable[[Family], None]) -> None:
+    """Percent-encoded, as browsers send it, slashes included."""
+    texts = ["a/b", "a/status", "x/all-relations", "ཀ་ཁ", "50%", "a b?c#d", "all-relations"]
+    graph = {
+        "manifestations": texts,
+        "annotations": [{"id": f"of {text}", "manifestation": text, "type": "segmentation"} for text in texts],
+        "segments": [{"id": f"s {text}", "annotation": f"of {text}", "start": 0, "end": 10} for text in texts],
+        "aligned_annotations": [],
+        "aligned_segments": [],
+    }
+    load_graph(Family.from_graph(graph))
+    for text in texts:
+        made = client.post(f"/relation/{quote(text, safe='')}")
+        assert made.status_code == 200, (text, made.text)
+        assert client.get(f"/relation/{quote(text, safe='')}/all-relations").status_code == 409
+    run(engine, "UPDATE root_job SET status = 'COMPLETED', completed_segments = 1")
+    run(engine, "UPDATE segment_task SET status = 'COMPLETED', result_json = '[]'")
+    for text in texts:
+        answer = client.get(f"/relation/{quote(text, safe='')}/all-relations")
+        assert answer.json() == {"manifestation_id": text, "segments": [{"segment_id": f"s {text}", "mappings": []}]}
+
+
+def test_relations_are_those_of_the_newest_completed_job(client: httpx.Client, engine: Engine) -> None:
+    old, new = make_job(engine, 250), make_job(engine, 250)
+    for job_id in (old, new):
+        names = [segment[0] for segment in segments(250)]
+        for at in range(0, 250, 50):
+            complete(engine, claimed(engine, job_id, names[at : at + 50]))
+    run(engine, f"UPDATE segment_task SET result_json = '[]' WHERE job_id = '{old}'")
+    newest = make_job(engine, 1)
+    fail(engine, claimed(engine, newest, ["s00000"]))
+
+    answer = client.get("/relation/m/all-relations")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {
+        "manifestation_id": "m",
+        "segments": [{"segment_id": segment[0], "mappings": json.loads(RESULT)} for segment in segments(250)],
+    }
+    AllRelations.model_validate(answer.json())
+
+
+def test_an_unfinished_or_failed_job_has_no_relations_yet(client: httpx.Client, engine: Engine) -> None:
+    job_id = make_job(engine, 2)
+    complete(engine, claimed(engine, job_id, ["s00000"]))
+    answer = client.get("/relation/m/all-relations")
+    assert answer.status_code == 409
+    assert answer.json()["detail"].endswith(f"{job_id}, is IN_PROGRESS with 1 of 2 segments completed")
+    fail(engine, claimed(engine, job_id, ["s00001"]))
+    assert client.get("/relation/m/all-relations").status_code == 409
+
+
+def test_a_worker_finishes_the_job_and_its_relations_are_served(
+    client: httpx.Client, environment: dict[str, str], load_graph: Callable[[Family], None]
+) -> None:
+    load_graph(FAMILY)
+    job_id = client.post(f"/relation/{TEXT}").json()["job_id"]
+    with Worker(environment) as worker:
+        wait_until(lambda: client.get(f"/relation/{job_id}/status").json()["status"] == "COMPLETED", "the job's end")
+        worker.stop()
+    relations = AllRelations.model_validate(client.get(f"/relation/{TEXT}/all-relations").json())
+    wanted = sorted(FAMILY.job_segments(TEXT), key=lambda segment: (segment.start, segment.id))
+    assert [segment.segment_id for segment in relations.segments] == [segment.id for segment in wanted]
+    assert any(segment.mappings for segment in relations.segments)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "service"),
+    [
+        ("POSTGRES_URL", f"postgresql://u:hidden@127.0.0.1:{CLOSED_PORT}/d", "PostgreSQL"),
+        ("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{CLOSED_PORT}", "SQS"),
+        ("NEO4J_URI", f"bolt://127.0.0.1:{CLOSED_PORT}", "Neo4j"),
+    ],
+)
+def test_a_dead_service_is_503(
+    serve: Callable[[dict[str, str]], httpx.Client],
+    environment: dict[str, str],
+    engine: Engine,
+    variable: str,
+    value: str,
+    service: str,
+) -> None:
+    client = serve({**environment, variable: value})
+    answer = client.post(f"/relation/{TEXT}")
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith(f"{service} does not answer")
+    assert answer.headers["retry-after"]
+    assert "hidden" not in answer.text
+    assert rows(engine, "SELECT * FROM root_job") == []
+    dead_database = service == "PostgreSQL"
+    assert client.get("/healthz").status_code == (503 if dead_database else 200)
+    assert client.get(f"/relation/{uuid.uuid4()}/status").status_code == (503 if dead_database else 404)
+
+
+def test_looking_at_jobs_needs_the_database_only(
+    serve: Callable[[dict[str, str]], httpx.Client], postgres_url: str, engine: Engine
+) -> None:
+    client = serve({**base_environment(), "POSTGRES_URL": postgres_url})
+    job_id = make_job(engine, 1)
+    assert client.get(f"/relation/{job_id}/status").json()["status"] == "QUEUED"
+    answer = client.post(f"/relation/{TEXT}")
+    assert (answer.status_code, "NEO4J" in answer.text) == (500, False)
+
+
+def test_importing_needs_no_setting_and_the_worker_no_fastapi() -> None:
+    """An import hook stands in for an environment without the package."""
+    for code in (
+        "import app.relation",
+        "import sys; sys.modules['fastapi'] = None; import app.main, app.jobs_cli",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=base_environment(), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
