@@ -59,12 +59,13 @@ def make_client(
 ) -> "SQSClient":
     """A thread-safe client whose waits are bounded; a long poll of `wait_seconds` fits inside its read time-out.
 
+    A poll is not repeated by itself: one that was cut may have been answered, and its messages are hidden by then.
     Without keys the default AWS credential chain serves, so that IAM roles work.
     """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=wait_seconds + CALL_TIMEOUT_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": 2},
+        retries={"mode": "standard", "total_max_attempts": 1 if wait_seconds else 2},
         max_pool_connections=connections,
         tcp_keepalive=True,
     )

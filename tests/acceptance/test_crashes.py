@@ -35,6 +35,7 @@ def test_another_worker_finishes(
         assert victim.process.wait(60) == crash_at.EXIT_CRASHED, victim.log()
     _forget_the_outbox_lease(engine)
     with Worker(environment) as worker:
+        worker.wait_for("Consuming")
         wait_until(lambda: is_over(engine, job), "the job to end")
         wait_until(lambda: queues.segments.facts().messages == 0, "every message to be deleted")
         wait_until(lambda: _all_sent(engine), "the completion to be sent", 90)

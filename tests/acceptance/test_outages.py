@@ -95,6 +95,8 @@ def test_sqs_goes_and_comes_back(
     load_graph(family)
     job = str(uuid.uuid4())
     bodies = load_job(engine, family, "alone", job_id=job)
+    # The poll that was parked when SQS stopped may be answered when it goes on; its messages come back after this.
+    environment["SQS_VISIBILITY_TIMEOUT_SECONDS"] = "5"
     with Worker(environment) as worker:
         worker.wait_for("Consuming")
         mended.pause("sqs")

@@ -67,6 +67,7 @@ def test_busy_it_finishes_what_is_in_hand(
     done = [status for status, _ in statuses(engine)].count("COMPLETED")
     assert done > 0
     with Worker(environment) as other:
+        other.wait_for("Consuming")
         wait_until(lambda: is_over(engine, job), "the job to end")
         assert other.stop() == 0
     assert wrong_answers(engine, job, answers_of(questions, "root-bo")) == []
@@ -99,6 +100,7 @@ def test_what_hangs_is_given_back_at_the_deadline_and_another_worker_takes_it_at
     answer()
     # The messages would stay hidden for ten minutes had they not been handed back.
     with Worker(environment) as other:
+        other.wait_for("Consuming")
         wait_until(lambda: is_over(engine, job), "the job to end")
         assert other.stop() == 0
     assert problems(engine) == []
