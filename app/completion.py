@@ -158,7 +158,7 @@ class Housekeeper:
 
     def run(self, stop: Stop) -> None:
         """Relay and sweep until `stop`, then relay what is left."""
-        # Soon after the start, since what was forgotten may wait for just that; spread out, since workers start together.
+        # Soon, since what was forgotten may wait for just this start; spread, since workers start together.
         next_sweep = time.monotonic() + self._every_seconds * random.random() / 6  # noqa: S311
         while not stop.is_set():
             if not self._relay_next(STEP_SECONDS) and time.monotonic() >= next_sweep:

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from app.neo4j_database import Neo4JDatabase
-
 from app import main
 from app.completion import Relay
 from app.db import results
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.results import PostgresResults
+from app.neo4j_database import Neo4JDatabase
 from app.sqs import Queue
 
 EXIT_CRASHED = 77
