@@ -20,10 +20,11 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=40, help="segments a second that are asked for (default: 40)")
     parser.add_argument("--drain", type=float, default=300, help="limit for finishing afterwards, in s (default: 300)")
     parser.add_argument("--only", default="", help="only faults whose name begins so, several with commas")
+    parser.add_argument("--keep-logs", action="store_true", help="keep the workers' logs even when all is well")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     only = tuple(part for part in given.only.split(",") if part)
-    return run(Options(given.seconds, seed, given.workers, given.rate, given.drain, only))
+    return run(Options(given.seconds, seed, given.workers, given.rate, given.drain, only, given.keep_logs))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Options:
     rate: float
     drain_seconds: float
     only: tuple[str, ...] = ()
+    keep_logs: bool = False
 
 
 def run(options: Options) -> int:
@@ -74,7 +75,7 @@ def run(options: Options) -> int:
     except BaseException:
         say(f"the workers' logs are in {folder}")
         raise
-    if held:
+    if held and not options.keep_logs:
         shutil.rmtree(folder)
     else:
         say(f"the workers' logs are in {folder}")

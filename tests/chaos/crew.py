@@ -31,6 +31,13 @@ class Start:
     asked: list[tuple[float, str]] = field(default_factory=list)
     """What it was told, and when: SIGKILL, SIGTERM, SIGSTOP, SIGCONT."""
     ended: float | None = None
+    has_listened: bool = False
+
+    @property
+    def listens(self) -> bool:
+        """Whether it has got so far as to receive messages."""
+        self.has_listened = self.has_listened or LISTENING in self.text()
+        return self.has_listened
 
     def text(self) -> str:
         """Its log."""
@@ -70,6 +77,12 @@ class Crew:
         """How many processes there are."""
         with self._lock:
             return sum(start is not None and start.process.poll() is None for start in self._slots)
+
+    def listens(self, slot: int) -> bool:
+        """Whether the slot's worker receives messages."""
+        with self._lock:
+            start = self._slots[slot]
+            return start is not None and start.listens
 
     def tell(self, slot: int, name: str) -> None:
         """Send a signal by its name."""
@@ -130,13 +143,12 @@ def _odd(start: Start) -> str | None:
     code = start.process.poll()
     if code is None:
         return "does not end"
-    listened = LISTENING in start.text()
     terms = sum(told == "SIGTERM" for _, told in start.asked)
     right: set[int] = set()
     if start.was_told("SIGKILL"):
         right |= {-signal.SIGKILL}
     if terms:
-        right |= {0} if listened else {0, -signal.SIGTERM}
+        right |= {0} if start.listens else {0, -signal.SIGTERM}
     if terms > 1:
         right |= {128 + signal.SIGTERM}
     return None if code in right else f"exit code {code}, told {[told for _, told in start.asked] or 'nothing'}"

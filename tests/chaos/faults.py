@@ -137,13 +137,17 @@ class Tormentor:
         for fault in self._faults:
             if self._stop.wait(max(0.0, began + fault.at - time.monotonic())):
                 return
-            if fault.target in self._busy:
+            if fault.target in self._busy or self._is_mercy(fault):
                 self.skipped[fault.kind] += 1
                 continue
             self._busy.add(fault.target)
             thread = threading.Thread(target=self._do, args=(fault,), name=fault.kind, daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def _is_mercy(self, fault: Fault) -> bool:
+        """A worker that is still starting is hit one time in eight only: else nothing would run on a slow machine."""
+        return fault.target.startswith("worker") and bool(fault.seed % 8) and not self._crew.listens(fault.slot)
 
     def _do(self, fault: Fault) -> None:
         began = time.time()

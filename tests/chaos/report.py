@@ -63,7 +63,10 @@ def _figures(
         ("dead letters", _counts(verdict.dead_letters)),
         ("worker starts", str(len(starts))),
         ("exit after SIGTERM", _spread(exits)),
-        ("faults", f"{len(tormentor.happened)}, {tormentor.skipped.total()} skipped: another was on the same target"),
+        (
+            "faults",
+            f"{len(tormentor.happened)}, {tormentor.skipped.total()} skipped: another was on its target, or it was just starting",
+        ),
     ]
     for stall in figures.stalls(engine)[:MOST_STALLS]:
         meanwhile = figures.during(stall, tormentor.happened)

@@ -197,4 +197,5 @@ def warnings(starts: Iterable[Start]) -> Counter[str]:
 def _shape(text: str) -> str:
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "<id>", text)
     text = re.sub(r"(Segment|segment) \S+", r"\1 <id>", text)
+    text = re.sub(r"(job <id>(, )?)+", "jobs ...", text)
     return re.sub(r"\d+(\.\d+)?", "<n>", text)[:150]
