@@ -181,9 +181,7 @@ def test_one_job_can_be_swept_alone(engine: Engine, sweep: Sweep) -> None:
     assert sweep.run(job_id=other).segments_resent == 1
 
 
-def test_a_completion_that_was_not_sent_is_not_marked(
-    engine: Engine, outbox: PostgresOutbox, queues: Queues
-) -> None:
+def test_a_completion_that_was_not_sent_is_not_marked(engine: Engine, outbox: PostgresOutbox, queues: Queues) -> None:
     complete(engine, make_job(engine, "a"), "a")
     missing = Queue(queues.completed._client, queues.completed.url + "-missing")
     stop = Stop()

@@ -33,7 +33,9 @@ def test_the_published_text_format(stream: io.StringIO) -> None:
 
 def test_an_id_can_not_forge_a_line(stream: io.StringIO) -> None:
     setup_logging("INFO", "text", stream)
-    logging.getLogger("app.tasks").info("Segment %s", "x\n2025-01-01 00:00:00 - app.tasks - INFO - forged\r\x1b[31m\u2028")
+    logging.getLogger("app.tasks").info(
+        "Segment %s", "x\n2025-01-01 00:00:00 - app.tasks - INFO - forged\r\x1b[31m\u2028"
+    )
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
     assert "\\n2025" in stream.getvalue()
@@ -43,7 +45,12 @@ def test_json_has_the_fields_and_stays_one_line(stream: io.StringIO) -> None:
     setup_logging("INFO", "json", stream)
     logging.getLogger("app.tasks").warning("Late %s", "a\nb", extra={"job_id": "J"})
     entry = json.loads(stream.getvalue())
-    assert (entry["logger"], entry["level"], entry["event"], entry["job_id"]) == ("app.tasks", "WARNING", "Late a\nb", "J")
+    assert (entry["logger"], entry["level"], entry["event"], entry["job_id"]) == (
+        "app.tasks",
+        "WARNING",
+        "Late a\nb",
+        "J",
+    )
     assert entry["time"].endswith("Z")
     assert stream.getvalue().count("\n") == 1
 

@@ -42,7 +42,7 @@ def test_512_bytes_are_an_id() -> None:
         ({"segment_id": "x" * 10_000}, "segment_id"),
         ({"segment_id": "é" * 257}, "segment_id"),
         ({"segment_id": "a\x00b"}, "segment_id"),
-        ({"segment_id": "\ud800"}, "surrogate"),
+        ({"segment_id": "\ud800"}, "not JSON"),
         ({"segment_id": ["S"]}, "segment_id"),
         ({"start": -1}, "start"),
         ({"start": 1.5}, "start"),

@@ -121,9 +121,7 @@ def integers_changed(old: tuple[int, ...], new: tuple[int, ...]) -> Callable[[by
         pytest.param(outline_changed(b"[4,", b"[1,"), id="fewer offsets than segments"),
         pytest.param(lambda body: struct.pack("<I", 2**31) + body[4:], id="outline too long"),
         pytest.param(outline_changed(b'"exists": true', b'"exists": 1'), id="exists no bool"),
-        pytest.param(
-            outline_changed(b'"read_at_us": 1700000000000000', b'"read_at_us": "1"'), id="time no int"
-        ),
+        pytest.param(outline_changed(b'"read_at_us": 1700000000000000', b'"read_at_us": "1"'), id="time no int"),
         pytest.param(outline_changed(b'"read_at_us"', b'"read"'), id="field missing"),
         pytest.param(outline_changed(b'"problem": ""', b'"problem": []'), id="problem no text"),
         pytest.param(outline_changed(b'"iiqq"', b'"iiq"'), id="array missing"),
