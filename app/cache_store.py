@@ -60,8 +60,6 @@ class RedisStore:
                 # Nothing but AUTH and SELECT before the first command.
                 protocol=2,
                 driver_info=None,
-                lib_name=None,
-                lib_version=None,
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
             )
         except (ValueError, redis.RedisError):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import neo4j
 
 from app import neo4j_quries as queries
-from app.errors import PermanentError
+from app.errors import PermanentError, ProcessorError
 from app.neo4j_session import QueryTimeoutError, Reader, open_driver
 from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page, check_layers
 from app.pages import Page
@@ -61,7 +61,11 @@ class Neo4JDatabase:
         self.graph_id = f"{urlsplit(uri).netloc.rpartition('@')[2]}/{database or ''}"
         self._reader = Reader(self._driver, database)
         if is_shared:
-            self._reader.verify()
+            try:
+                self._reader.verify()
+            except ProcessorError:
+                self.close()
+                raise
 
     def relate(self, starts: Sequence[Start], pages: PageSource | None = None) -> list[str | PermanentError]:
         """The result JSON of each start, or why there can be none; `pages` None: without a cache.

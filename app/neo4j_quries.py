@@ -72,16 +72,23 @@ PING: Final[LiteralString] = "RETURN 1 AS one"
 
 # --- For the validator. $limit bounds what is looked at. Rows of faults: [what is wrong, how many, an example].
 
-# What names the database uses: one row for each kind.
-USED_NAMES: Final[LiteralString] = """
-CALL db.labels() YIELD label
-RETURN 'label' AS kind, collect(label) AS names
+# How much there is of everything that the queries above name: [kind, name, count]. From the database's own counters.
+COUNTS: Final[LiteralString] = """
+RETURN 'label' AS kind, 'Manifestation' AS name, COUNT { (:Manifestation) } AS count
 UNION ALL
-CALL db.relationshipTypes() YIELD relationshipType
-RETURN 'relationship type' AS kind, collect(relationshipType) AS names
+RETURN 'label' AS kind, 'Annotation' AS name, COUNT { (:Annotation) } AS count
 UNION ALL
-CALL db.propertyKeys() YIELD propertyKey
-RETURN 'property' AS kind, collect(propertyKey) AS names
+RETURN 'label' AS kind, 'AnnotationType' AS name, COUNT { (:AnnotationType) } AS count
+UNION ALL
+RETURN 'label' AS kind, 'Segment' AS name, COUNT { (:Segment) } AS count
+UNION ALL
+RETURN 'relationship type' AS kind, 'ANNOTATION_OF' AS name, COUNT { ()-[:ANNOTATION_OF]->() } AS count
+UNION ALL
+RETURN 'relationship type' AS kind, 'HAS_TYPE' AS name, COUNT { ()-[:HAS_TYPE]->() } AS count
+UNION ALL
+RETURN 'relationship type' AS kind, 'SEGMENTATION_OF' AS name, COUNT { ()-[:SEGMENTATION_OF]->() } AS count
+UNION ALL
+RETURN 'relationship type' AS kind, 'ALIGNED_TO' AS name, COUNT { ()-[:ALIGNED_TO]->() } AS count
 """
 
 # What is unique: [label, properties]. A node key implies it.

@@ -63,8 +63,11 @@ def open_driver(uri: str, user: str, password: str) -> neo4j.Driver:
             keep_alive=True,
             notifications_min_severity="OFF",
         )
-    except (vendor.DriverError, ValueError) as error:
-        raise ConfigurationError(f"NEO4J_URI cannot be used: {_brief(error)}") from error
+    except (vendor.DriverError, ValueError):
+        # The driver's message holds the whole URI, and somebody may have put a password there.
+        raise ConfigurationError(
+            "NEO4J_URI cannot be used: it must be bolt:// or neo4j://, +s or +ssc for TLS, with host and port alone"
+        ) from None
 
 
 class Reader:

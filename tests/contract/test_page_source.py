@@ -1,0 +1,105 @@
+"""The port that pages come through, on every thing that stands behind it: see `PageSource` in app/traversal.py."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import neo4j
+import pytest
+
+from app.cache import PageCache
+from app.cache_memory import MemoryTier
+from app.cache_shared import SharedTier
+from app.cache_store import RedisStore
+from app.neo4j_database import Neo4JDatabase
+from app.traversal import PageSource
+from devstack import Stack
+from devstack.families import Family, empty_graph
+from tests.answers import EXAMPLES
+from tests.cache_fixtures import FakeStore
+from tests.graph_fixtures import MemoryGraph, page_of
+
+FAMILY = Family.from_json(EXAMPLES / "small_family.json")
+ROOMY_BYTES = 10**9
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The port under test, and a hand to change the graph behind it."""
+
+    pages: PageSource
+    load: Callable[[Family], None]
+
+
+def cached(
+    loader: MemoryGraph | Neo4JDatabase, store: RedisStore | FakeStore, memory_bytes: int = ROOMY_BYTES
+) -> PageCache:
+    """A cache with nothing in it: its graph has a name of its own."""
+    shared = SharedTier(store, f"{os.getpid()}-{next(_numbers)}", ttl_seconds=60)
+    return PageCache(loader, MemoryTier(memory_bytes), shared)
+
+
+@pytest.fixture(params=["memory", "memory, cached", "Neo4j", "Neo4j, cached", "Neo4j, cached in no memory"])
+def source(request: pytest.FixtureRequest) -> Iterator[Source]:
+    """The small family behind each kind of page source."""
+    if request.param.startswith("memory"):
+        memory = MemoryGraph(FAMILY)
+        yield Source(
+            cached(memory, FakeStore()) if "cached" in request.param else memory,
+            lambda family: setattr(memory, "family", family),
+        )
+        return
+    stack: Stack = request.getfixturevalue("stack")
+    driver: neo4j.Driver = request.getfixturevalue("driver")
+    load: Callable[[Family], None] = request.getfixturevalue("load_graph")
+    environment = stack.env()
+    graph = Neo4JDatabase(environment["NEO4J_URI"], environment["NEO4J_USER"], environment["NEO4J_PASSWORD"])
+    store = RedisStore(environment["DRAGONFLY_URL"])
+    load(FAMILY)
+    memory_bytes = 0 if "no memory" in request.param else ROOMY_BYTES
+    yield Source(cached(graph, store, memory_bytes) if "cached" in request.param else graph, load)
+    empty_graph(driver)
+    store.close()
+    graph.close()
+
+
+def test_every_page_asked_for_comes_as_the_graph_has_it(source: Source) -> None:
+    for _ in range(2):
+        pages = source.pages.get(dict.fromkeys(FAMILY.manifestations, 3), 7)
+        assert pages == {name: page_of(FAMILY, name, 7) for name in FAMILY.manifestations}
+
+
+def test_a_manifestation_that_does_not_exist_is_a_page_that_says_so(source: Source) -> None:
+    for _ in range(2):
+        pages = source.pages.get({"nowhere": 1, "root-bo": 1}, 2)
+        assert (pages["nowhere"].exists, pages["root-bo"].exists) == (False, True)
+        assert pages["nowhere"].pairs == ()
+
+
+def test_nothing_is_asked_for_and_nothing_comes(source: Source) -> None:
+    assert source.pages.get({}, 1) == {}
+
+
+def test_a_change_is_seen_by_who_asks_for_pages_no_older(source: Source) -> None:
+    needs = dict.fromkeys(FAMILY.manifestations, 1)
+    source.pages.get(needs, 2)
+    changed = Family.from_graph({**FAMILY.to_graph(), "aligned_annotations": FAMILY.aligned_annotations[1:]})
+    source.load(changed)
+    old, new = source.pages.get(needs, 5), source.pages.get(dict.fromkeys(needs, 4), 5)
+    assert all(page.read_at_us >= 1 for page in old.values())
+    assert new == {name: page_of(changed, name, 5) for name in needs}
+
+
+def test_some_pages_may_be_needed_fresher_than_others(source: Source) -> None:
+    source.pages.get({"root-bo": 1, "alone": 1}, 2)
+    pages = source.pages.get({"root-bo": 3, "alone": 1, "index-zh": 0}, 4)
+    assert set(pages) == {"root-bo", "alone", "index-zh"}
+    assert (pages["root-bo"].read_at_us >= 3, pages["alone"].read_at_us >= 1) == (True, True)
+
+
+def test_ids_are_data_whatever_is_in_them(source: Source) -> None:
+    hostile = ["'}) DETACH DELETE m //", "a\nb", "\x01", "é" * 256, "*", "srp:1:x", "～𐐷", " ", "\r\nFLUSHALL\r\n"]
+    pages = source.pages.get(dict.fromkeys([*hostile, "root-bo"], 1), 2)
+    assert {name: page.exists for name, page in pages.items()} == dict.fromkeys(hostile, False) | {"root-bo": True}
