@@ -110,9 +110,9 @@ class Tables:
         """The segment as it stands."""
         return self._read(SegmentRow, "segment_task", job_id=job_id, segment_id=segment_id)[0]
 
-    def segments(self, job_id: str) -> list[SegmentRow]:
-        """All segments of the job as they stand."""
-        return self._read(SegmentRow, "segment_task", job_id=job_id)
+    def segments(self, job_id: str | None = None) -> list[SegmentRow]:
+        """All segments, or all of one job, as they stand."""
+        return self._read(SegmentRow, "segment_task", **({"job_id": job_id} if job_id else {}))
 
     def completion(self, job_id: str) -> OutboxRow | None:
         """The job's outbox row as it stands."""
