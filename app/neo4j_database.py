@@ -58,7 +58,7 @@ class Neo4JDatabase:
             self._driver, uri, database = _share_driver()
         else:
             self._driver = open_driver(uri, user or "neo4j", password or "")
-        self.graph_id = f"{urlsplit(uri).netloc.rpartition('@')[2]}/{database or ''}"
+        self.graph_id = f"{urlsplit(uri).netloc}/{database or ''}"
         self._reader = Reader(self._driver, database)
         if is_shared:
             try:

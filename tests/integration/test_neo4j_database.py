@@ -341,11 +341,6 @@ def test_tls_to_a_server_without_it_is_an_outage(scheme: str, stack: Stack) -> N
     graph.close()
 
 
-def test_a_uri_that_makes_no_sense_is_a_wrong_setting() -> None:
-    with pytest.raises(ConfigurationError, match="NEO4J_URI"):
-        Neo4JDatabase("gopher://host", "neo4j", "secret")
-
-
 def test_without_arguments_it_reads_the_settings_connects_and_shares_one_driver(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
