@@ -107,12 +107,16 @@ class Heartbeat:
             return list(self._deliveries.values()), [c for c in self._claims.values() if c.token not in self._lost]
 
     def run(self, stop: Stop) -> None:
-        """Beat until `stop`; nothing that fails ends it."""
+        """Beat until `stop`; nothing that fails ends it. The first failure of several in a row is told."""
+        failed_before = False
         while not stop.wait(self._visibility_seconds / BEATS_A_TIMEOUT):
             try:
                 self.beat()
+                failed_before = False
             except ProcessorError as error:
-                log.warning("Leases could not be renewed, the next beat tries again: %s", error)
+                level = logging.DEBUG if failed_before else logging.WARNING
+                log.log(level, "What is in hand could not be renewed, the next beat tries again: %s", error)
+                failed_before = True
             except Exception:
                 log.exception("A heartbeat failed; the next one tries again")
 
@@ -132,8 +136,8 @@ class Heartbeat:
             gone = [c for c in claims if c.token not in kept and c.token in self._claims]
             self._lost.update(claim.token for claim in gone)
             self._let_go({(claim.job_id, claim.segment_id) for claim in gone})
-        for claim in gone:
-            log.warning("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id)
+        for claim in gone:  # no warning: its run may be ending well just now; if not, the service says so
+            log.info("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id)
 
     def _let_go(self, segments: Collection[tuple[str, str]]) -> None:
         """Their messages are not in hand any more, whatever becomes of the batch: an old receipt may still act."""

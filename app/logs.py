@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from typing import IO, Any, Final
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_QUIET: Final = ("boto3", "botocore", "urllib3", "neo4j", "redis", "sqlalchemy", "s3transfer")
+_QUIET: Final = ("boto3", "botocore", "urllib3", "redis", "sqlalchemy", "s3transfer")
+_SILENT: Final = ("neo4j",)
+"""Says with ERROR what it also raises and the worker deals with: a connection that was cut, for one."""
 
 
 def setup_logging(level: str, log_format: str, stream: IO[str] | None = None) -> None:
@@ -27,6 +29,8 @@ def setup_logging(level: str, log_format: str, stream: IO[str] | None = None) ->
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     _skip_what_no_format_shows()
 
 

@@ -69,3 +69,9 @@ def test_libraries_are_quiet_below_warning(stream: io.StringIO) -> None:
     logging.getLogger("botocore").info("headers with a signature")
     logging.getLogger("neo4j").info("a query")
     assert stream.getvalue() == ""
+
+
+def test_the_graphs_driver_does_not_repeat_as_an_error_what_it_raises(stream: io.StringIO) -> None:
+    setup_logging("DEBUG", "text", stream)
+    logging.getLogger("neo4j.io").error("[#E4E0]  _: <CONNECTION> error: Failed to read from defunct connection")
+    assert stream.getvalue() == ""
