@@ -53,7 +53,7 @@ SECONDS: Final = {
     "locked": (1.0, 12.0),
     "slow": (3.0, 12.0),
     "cut": (0.1, 5.0),
-    "hole": (1.0, 8.0),
+    "hole": (1.0, 6.0),
     "lease": (VISIBILITY_SECONDS + 1.0, VISIBILITY_SECONDS + 8.0),
     "briefly": (0.5, 4.0),
     "twice": (0.05, 1.0),
