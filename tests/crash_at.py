@@ -36,12 +36,12 @@ def die_after(owner: type, method: str, happened: Callable[[Any], bool] = lambda
 def die_before_commit() -> None:
     """Run the settling inside a transaction that is never committed."""
 
-    def run(engine: Any, sql: str, parameters: Any) -> Any:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN; " + sql, parameters)
+    def settle(self: PostgresResults, endings: Any) -> Any:
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN; " + results.SETTLE, results._parameters(endings))
             os._exit(EXIT_CRASHED)
 
-    results.run = run  # type: ignore[assignment]
+    PostgresResults.settle = settle  # type: ignore[method-assign]
 
 
 def die_after_sending_completion() -> None:

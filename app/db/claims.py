@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from app.db.postgres import run
+from app.db.prepared import Prepared
 from app.ports import (
     Abandoned,
     AlreadyCompleted,
@@ -132,6 +133,8 @@ WHERE t.task_id = w.task_id AND t.claim_token = w.token AND t.status = 'IN_PROGR
 RETURNING t.claim_token::text
 """
 
+_CLAIM: Final = Prepared(CLAIM)
+
 
 class PostgresClaims:
     """`ClaimStore` on PostgreSQL. `worker` names this start of this process; it is kept for operators."""
@@ -143,7 +146,7 @@ class PostgresClaims:
 
     def claim(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> list[ClaimAnswer]:
         """An answer a request, in order; one round trip. The requests differ in (job, segment)."""
-        rows = run(self._engine, CLAIM, self._parameters(requests, lease_seconds))
+        rows = _CLAIM.run(self._engine, self._parameters(requests, lease_seconds))
         return [_answer(request, row) for request, row in zip(requests, rows, strict=True)]
 
     def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:

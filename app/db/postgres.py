@@ -6,11 +6,11 @@ string, which PostgreSQL runs as one transaction in one round trip. Nothing conn
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import psycopg2
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -78,8 +78,12 @@ def __getattr__(name: str) -> Any:
     return globals()["engine"]
 
 
-def run(engine: Engine, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+def run(
+    engine: Engine, sql: str | Callable[[Connection], str], parameters: Mapping[str, Any] | None = None
+) -> list[Any]:
     """Run `sql` (one or several statements) as one transaction and return the last statement's rows.
+
+    A function is asked for the text that suits the connection.
 
     A lost deadlock, a serialisation failure and a connection that was cut are repeated here: every statement of
     ours is conditional on the state that it finds, so that a repeat of one that had committed changes nothing.
@@ -89,10 +93,11 @@ def run(engine: Engine, sql: str, parameters: Mapping[str, Any] | None = None) -
     for repeat in range(MAX_REPEATS):
         try:
             with engine.connect() as connection:
-                result = connection.exec_driver_sql(sql, dict(parameters or {}))
+                text = sql if isinstance(sql, str) else sql(connection)
+                result = connection.exec_driver_sql(text, dict(parameters or {}))
                 return list(result.all()) if result.returns_rows else []
         except SQLAlchemyError as error:
-            code = _sqlstate(error)
+            code = sqlstate(error)
             lost = isinstance(error, DBAPIError) and (error.connection_invalidated or code == "57P01")
             cut += lost
             if (code in _REPEATABLE and repeat < MAX_REPEATS - 1) or (lost and cut == 1):
@@ -121,7 +126,7 @@ def missing_tables(engine: Engine) -> list[str]:
 
 def translate(error: SQLAlchemyError) -> ProcessorError:
     """`error` as one of ours, by SQLSTATE; without the statement and its parameters, which hold results."""
-    code = _sqlstate(error)
+    code = sqlstate(error)
     reason = _first_line(error)
     if isinstance(error, PoolTimeoutError):
         return TransientError("no PostgreSQL connection was free in time")
@@ -134,7 +139,8 @@ def translate(error: SQLAlchemyError) -> ProcessorError:
     return TransientError(f"PostgreSQL: {reason} ({code})")
 
 
-def _sqlstate(error: SQLAlchemyError) -> str | None:
+def sqlstate(error: BaseException | None) -> str | None:
+    """PostgreSQL's code for what went wrong, if it came from there."""
     original = error.orig if isinstance(error, DBAPIError) else None
     return original.pgcode if isinstance(original, psycopg2.Error) else None
 

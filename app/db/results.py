@@ -10,7 +10,7 @@ from typing import Any, Final, assert_never
 
 from sqlalchemy import Engine
 
-from app.db.postgres import run
+from app.db.prepared import Prepared
 from app.ports import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled
 
 OUTBOX_LEASE_SECONDS: Final = 30
@@ -81,6 +81,8 @@ FROM settled s
 LEFT JOIN announced a USING (job_id)
 """
 
+_SETTLE: Final = Prepared(SETTLE)
+
 
 class PostgresResults:
     """`ResultStore` on PostgreSQL."""
@@ -95,7 +97,7 @@ class PostgresResults:
         """
         if not endings:
             return Settled(frozenset())
-        rows = run(self._engine, SETTLE, _parameters(endings))
+        rows = _SETTLE.run(self._engine, _parameters(endings))
         announcements = {
             row.job_id: Announcement(row.job_id, row.manifestation_id, row.lease_token)
             for row in rows

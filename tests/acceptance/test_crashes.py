@@ -15,6 +15,9 @@ from tests.endstate import answers_of, completions, is_over, load_job, problems,
 from tests.worker import Worker, wait_until
 
 VISIBILITY_SECONDS = "5"
+# How many completion messages there may be: a crash between sending one and noting it repeats it. The relay works beside
+# the lanes, so a crash after a deletion may or may not fall just there.
+REPEATS = {"completion-sent": {2}, "deleted": {1, 2}}
 
 
 @pytest.mark.parametrize("boundary", crash_at.BOUNDARIES)
@@ -45,7 +48,7 @@ def test_another_worker_finishes(
     assert wrong_answers(engine, job, answers_of(questions, "root-bo")) == []
     sent = completions(queues.completed)
     assert set(sent) == {job}
-    assert sent[job] == (2 if boundary == "completion-sent" else 1)
+    assert sent[job] in REPEATS.get(boundary, {1})
     assert queues.dead_letters.facts().messages == 0
 
 
