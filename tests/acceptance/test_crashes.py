@@ -15,7 +15,7 @@ from tests.endstate import answers_of, completions, is_over, load_job, problems,
 from tests.worker import Worker, wait_until
 
 VISIBILITY_SECONDS = "5"
-# How many completion messages there may be: a crash between sending one and noting it repeats it. The relay works beside
+# Completion messages there may be: a crash between sending one and noting it repeats it. The relay works beside
 # the lanes, so a crash after a deletion may or may not fall just there.
 REPEATS = {"completion-sent": {2}, "deleted": {1, 2}}
 
