@@ -92,6 +92,20 @@ def test_what_has_ended_is_not_ended_again(
     assert (stores.tables.segment(job_id, "a"), stores.tables.job(job_id)) == before
 
 
+@pytest.mark.parametrize("make_ending", ENDINGS)
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "RETRYING"])
+def test_what_somebody_ended_by_hand_is_not_ended_again_by_a_leftover_token(
+    stores: Stores, make_ending: Callable[[Claimed], Ending], status: str
+) -> None:
+    job_id = stores.tables.add_job("a")
+    claim = stores.take(job_id)
+    stores.tables.set_segment(job_id, "a", status=status)
+    before = stores.tables.segment(job_id, "a"), stores.tables.job(job_id)
+    assert stores.results.settle([make_ending(claim)]) == Settled(frozenset())
+    assert stores.claims.renew([claim], LEASE_SECONDS + 500) == set()
+    assert (stores.tables.segment(job_id, "a"), stores.tables.job(job_id)) == before
+
+
 def test_a_stale_token_in_the_batch_takes_nothing_from_the_others(stores: Stores) -> None:
     job_id = stores.tables.add_job("a", "b", "c")
     stale = stores.take(job_id, "a")
