@@ -9,14 +9,20 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from fastapi import HTTPException
 from sqlalchemy import Engine
 
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
+from app.errors import OutageError
+from app.jobs import Producer
+from app.jobs_wiring import Parts
 from app.models import AllRelations, JobState, parse_segment_message
+from app.relation import create_job
 from devstack.families import SMALL_FAMILY_PATH, Family
 from tests.conftest import ROOT, Queues, base_environment
 from tests.integration.jobs_fixtures import RESULT, claimed, complete, fail, make_job, rows, segments
+from tests.integration.test_jobs_sending import Pauses, Texts, TroubledQueue, lose, refuse_all
 from tests.worker import Worker, wait_until
 
 TEXT = "root-bo"
@@ -202,6 +208,31 @@ def test_a_dead_service_is_503(
     dead_database = service == "PostgreSQL"
     assert client.get("/healthz").status_code == (503 if dead_database else 200)
     assert client.get(f"/relation/{uuid.uuid4()}/status").status_code == (503 if dead_database else 404)
+
+
+def test_a_job_whose_messages_did_not_all_go_out_is_503_and_named(
+    environment: dict[str, str], engine: Engine, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked must not make another job: this one is there, and how to send the rest is said."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    parts = Parts()
+    jobs = PostgresJobs(engine)
+    graph = Texts({"m": segments(12)})
+    for queue, reason in (
+        (TroubledQueue(queues.segments, *[refuse_all] * 99), "InternalError"),
+        (TroubledQueue(queues.segments, lose(OutageError("SQS", "gone"))), "SQS does not answer: gone"),
+    ):
+        parts.producer = Producer(jobs, queue, graph, sleep=Pauses())
+        with pytest.raises(HTTPException) as answer:
+            create_job("m", parts)
+        newest = jobs.find_newest("m")
+        assert newest is not None
+        assert answer.value.status_code == 503
+        assert answer.value.headers == {"Retry-After": "5"}
+        assert f"job {newest.job_id} is saved, but only 0 of its 12 messages" in answer.value.detail
+        assert reason in answer.value.detail
+    assert len(rows(engine, "SELECT * FROM root_job")) == 2
 
 
 def test_looking_at_jobs_needs_the_database_only(
