@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from app.models import parse_segment_message
 from app.ports import SegmentRequest
-from app.sqs import Outgoing, text_attribute
+from app.sqs import MESSAGE_LIMITS_BYTES, Outgoing, size_bytes, text_attribute
 
 FIRST_SENT_AT: Final = "first_sent_at"
 COPIED_AT: Final = "copied_at"
@@ -60,7 +60,8 @@ class Delivery:
             FIRST_SENT_AT: text_attribute(str(self.first_sent_at_ms)),
             COPIED_AT: text_attribute(str(int(time.time() * 1000))),
         }
-        return Outgoing(self.body, delay_seconds, self._with(stamps), self.message_id)
+        attributes = self._fitting(_limited({**stamps, **self.attributes, **stamps}))
+        return Outgoing(self.body, delay_seconds, attributes, self.message_id)
 
     def dead_letter(self, reason: str) -> Outgoing:
         """The same message for the dead-letter queue, its reason beside it; redriven it counts as newly sent."""
@@ -69,10 +70,13 @@ class Delivery:
             "reason": text_attribute(_attribute_text(reason)),
             "receives": text_attribute(str(self.receive_count)),
         }
-        return Outgoing(self.body, 0, _limited({**note, **kept, **note}), self.message_id)
+        return Outgoing(self.body, 0, self._fitting(_limited({**note, **kept, **note})), self.message_id)
 
-    def _with(self, stamps: Mapping[str, Any]) -> dict[str, Any]:
-        return _limited({**stamps, **self.attributes, **stamps})
+    def _fitting(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`attributes`, unless they make the message larger than SQS takes: then those that it had."""
+        had = size_bytes(self.body, self.attributes)
+        limit = min((limit for limit in MESSAGE_LIMITS_BYTES if limit >= had), default=had)
+        return attributes if size_bytes(self.body, attributes) <= limit else self.attributes
 
 
 def read_delivery(message: Mapping[str, Any], received_at: float) -> Delivery:

@@ -5,7 +5,7 @@ Quotas: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGui
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,8 @@ SERVICE: Final = "SQS"
 MAX_BATCH_ENTRIES: Final = 10
 MAX_BATCH_BYTES: Final = 256 * 1024
 """Of a batch in all, in older accounts; newer ones take 1 MiB. A larger message travels alone."""
+MESSAGE_LIMITS_BYTES: Final = (256 * 1024, 1024 * 1024)
+"""Of one message with its attributes, in older accounts and in newer ones."""
 MAX_DELAY_SECONDS: Final = 900
 MAX_VISIBILITY_SECONDS: Final = 43_200
 """Counted from the receive, not from the call."""
@@ -197,7 +199,7 @@ def _batches(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
     batch: list[int] = []
     size = 0
     for at, entry in enumerate(entries):
-        weight = _size_bytes(entry)
+        weight = size_bytes(str(entry.get("MessageBody", "")), entry.get("MessageAttributes", {}))
         if batch and (len(batch) == MAX_BATCH_ENTRIES or size + weight > MAX_BATCH_BYTES):
             yield batch
             batch, size = [], 0
@@ -207,12 +209,11 @@ def _batches(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
         yield batch
 
 
-def _size_bytes(entry: Mapping[str, Any]) -> int:
-    attributes: Iterable[Any] = entry.get("MessageAttributes", {}).items()
-    size = len(str(entry.get("MessageBody", "")).encode("utf-8", "surrogatepass"))
-    return size + sum(
+def size_bytes(body: str, attributes: Mapping[str, Any]) -> int:
+    """What a message counts for against SQS's limits."""
+    return len(body.encode("utf-8", "surrogatepass")) + sum(
         len(name) + sum(len(part) for part in value.values() if isinstance(part, str | bytes))
-        for name, value in attributes
+        for name, value in attributes.items()
     )
 
 

@@ -67,6 +67,17 @@ def test_a_full_set_of_attributes_makes_room_for_the_reason() -> None:
     assert letter.attributes["reason"]["StringValue"] == "why"
 
 
+@pytest.mark.parametrize("limit", [256 * 1024, 1024 * 1024])
+def test_the_largest_message_travels_on_with_what_it_had(limit: int) -> None:
+    """A stamp or a reason more, and SQS would refuse it for ever."""
+    own = {"a": {"DataType": "String", "StringValue": "x"}}
+    largest = delivery(attributes=own, body="x" * (limit - 8))
+    assert largest.dead_letter("why").attributes == own
+    assert largest.fresh_copy(0).attributes == own
+    smaller = delivery(attributes=own, body="x" * (limit - 1_000))
+    assert "reason" in smaller.dead_letter("why").attributes
+
+
 def test_reading_a_request() -> None:
     text = json.dumps(
         {
