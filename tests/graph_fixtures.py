@@ -6,10 +6,15 @@ Invariant: written from the definition of the graph alone, without looking at ho
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hypothesis import settings
+
 from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
 from app.pages import Page
 from bench.reference import index_of
 from devstack.families import Family
+
+unhurried = settings(deadline=None)
+"""Decorates a property test: how long an example takes says more about the machine than about the code."""
 
 
 def raw_manifestation(family: Family, manifestation_id: str) -> RawManifestation:

@@ -18,7 +18,7 @@ from app.traversal import Start, walk_together
 from bench.reference import reference_walk
 from tests.answers import example_files, read_example
 from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
-from tests.graph_fixtures import MemoryGraph
+from tests.graph_fixtures import MemoryGraph, unhurried
 
 ROOMY = 10**9
 WAIT_SECONDS = 30
@@ -68,6 +68,7 @@ def test_a_missing_manifestation_is_a_value() -> None:
     assert len(loader.loads) == 2
 
 
+@unhurried
 @given(st.data())
 def test_no_worker_ever_gets_a_page_older_than_it_asks_for(data: st.DataObject) -> None:
     """Jobs are made and claimed at any time on one clock; what they get was read since they were made."""
@@ -197,6 +198,7 @@ def test_an_outage_reaches_all_who_wait_at_once() -> None:
     get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
     results = run_meanwhile(loader, cache, get, get, get)
     assert [type(result) for result in results] == [OutageError] * 3
+    assert not loader.entered.acquire(blocking=False), "one failure is enough"
     loader.error = None
     assert cache.get({"a": 1}, 5) == {"a": loader.page("a", 5)}
 
@@ -217,6 +219,26 @@ def test_a_failed_query_of_one_thread_is_tried_again_by_the_next() -> None:
         loader.error = None
         loader.gate.release()
         assert waiter.result(WAIT_SECONDS) == {"a": loader.page("a", 5)}
+
+
+def test_a_page_that_lands_between_missing_it_and_taking_off_is_not_loaded_again() -> None:
+    class MemoryWithARival(MemoryTier):
+        """The first to miss is overtaken by another thread before it can say that it will load."""
+
+        rival: Callable[[], object] | None = None
+
+        def get(self, needs: Mapping[str, int]) -> dict[str, Page]:
+            found = super().get(needs)
+            if self.rival is not None:
+                rival, self.rival = self.rival, None
+                rival()
+            return found
+
+    loader, memory = PageMaker(), MemoryWithARival(ROOMY)
+    cache = PageCache(loader, memory)
+    memory.rival = lambda: cache.get({"a": 0}, 4)
+    assert cache.get({"a": 0}, 5) == {"a": loader.page("a", 4)}
+    assert loader.loads == [("a",)]
 
 
 def test_threads_that_each_lead_what_the_other_wants_do_not_block_each_other() -> None:

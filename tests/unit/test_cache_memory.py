@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from app.cache_memory import ENTRY_BYTES, SHORT_SECONDS, MemoryTier
 from app.pages import Page, size_bytes
 from tests.cache_fixtures import ManualClock, PageMaker
+from tests.graph_fixtures import unhurried
 
 ROOMY = 10**9
 puts = st.tuples(st.sampled_from("abcdef"), st.integers(0, 9), st.integers(0, 50))
@@ -16,6 +17,7 @@ def page(name: str, read_at_us: int = 0, segments: int = 1) -> Page:
     return PageMaker(segments).page(name, read_at_us)
 
 
+@unhurried
 @given(st.lists(puts, max_size=40), st.integers(0, 20_000))
 def test_the_bound_in_bytes_is_kept_whatever_is_put(drawn: list[tuple[str, int, int]], limit_bytes: int) -> None:
     tier = MemoryTier(limit_bytes)
@@ -26,6 +28,7 @@ def test_the_bound_in_bytes_is_kept_whatever_is_put(drawn: list[tuple[str, int, 
     assert tier.held_bytes == sum(size_bytes(each) + ENTRY_BYTES for each in held.values())
 
 
+@unhurried
 @given(st.lists(puts, max_size=40))
 def test_the_newest_page_put_is_the_one_held(drawn: list[tuple[str, int, int]]) -> None:
     tier = MemoryTier(ROOMY)
@@ -35,6 +38,7 @@ def test_the_newest_page_put_is_the_one_held(drawn: list[tuple[str, int, int]]) 
         assert held.read_at_us == max(read_at_us for put, read_at_us, _ in drawn if put == name)
 
 
+@unhurried
 @given(st.integers(0, 20), st.integers(0, 20))
 def test_a_page_read_before_the_need_is_not_given(read_at_us: int, fresh_since_us: int) -> None:
     tier = MemoryTier(ROOMY)

@@ -20,6 +20,7 @@ from app.pages import Page
 from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
 
 TTL_SECONDS = 100
+WAIT_SECONDS = 30
 
 
 @pytest.fixture
@@ -183,23 +184,36 @@ def test_a_store_that_is_back_is_said_to_be_back_once(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
 
 
-def test_one_thread_alone_tries_a_resting_store(tier: SharedTier, store: FakeStore, clock: ManualClock) -> None:
+def test_while_one_thread_tries_a_resting_store_the_others_leave_it_alone(clock: ManualClock) -> None:
+    entered, goes_on = threading.Event(), threading.Event()
+
+    class SlowStore(FakeStore):
+        def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+            entered.set()
+            assert goes_on.wait(WAIT_SECONDS)
+            return super().get_many(keys)
+
+    store = SlowStore(clock)
+    tier = SharedTier(store, "graph", TTL_SECONDS, clock)
+    goes_on.set()
     store.error = "gone"
     tier.get({"a": 0})
     clock.now += FIRST_REST_SECONDS
-    calls = store.calls
-    everybody = threading.Barrier(8)
-
-    def get() -> None:
-        everybody.wait()
-        tier.get({"a": 0})
-
-    threads = [threading.Thread(target=get) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert store.calls == calls + 1
+    entered.clear()
+    goes_on.clear()
+    trying = threading.Thread(target=tier.get, args=({"a": 0},))
+    trying.start()
+    assert entered.wait(WAIT_SECONDS)
+    entered.clear()
+    others = [threading.Thread(target=tier.get, args=({"a": 0},), daemon=True) for _ in range(3)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join(WAIT_SECONDS)
+    assert not entered.is_set()
+    goes_on.set()
+    trying.join()
+    assert store.calls == 2
 
 
 def test_failures_of_calls_from_before_do_not_prolong_the_rest(clock: ManualClock) -> None:

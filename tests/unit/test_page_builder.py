@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
+from tests.graph_fixtures import unhurried
 
 NAN = float("nan")
 
@@ -50,6 +51,7 @@ def test_a_problem_stays_short() -> None:
     assert len(page.problem) < 300
 
 
+@unhurried
 @given(st.permutations([(0, 10), (None, 10), (0, None), (None, None), (20, 30)]))
 def test_segments_without_a_span_are_skipped_with_one_warning(drawn: list[tuple[Any, Any]]) -> None:
     warned: list[str] = []

@@ -18,6 +18,7 @@ from app.pages import (
     partition,
     size_bytes,
 )
+from tests.graph_fixtures import unhurried
 
 spans = st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
 queries = st.tuples(st.integers(-2, 45), st.integers(0, 45)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
@@ -27,6 +28,7 @@ segment_rows = st.lists(
 ).map(lambda drawn: [(name, start, end) for name, (start, end) in drawn])
 
 
+@unhurried
 @given(span_rows, queries)
 def test_reach_is_what_comparing_every_span_finds(
     rows: list[tuple[int, int, int, int]], query: tuple[int, int]
@@ -37,6 +39,7 @@ def test_reach_is_what_comparing_every_span_finds(
     assert Pair.from_rows("t", rows).reach(start, end) == expected
 
 
+@unhurried
 @given(st.data())
 def test_reach_over_many_blocks_is_exact(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 6 * BLOCK_SPANS))
@@ -49,6 +52,7 @@ def test_reach_over_many_blocks_is_exact(data: st.DataObject) -> None:
     assert pair.reach(start, stop) == (min(low for low, _ in found), max(high for _, high in found))
 
 
+@unhurried
 @given(segment_rows, queries)
 def test_overlapping_is_what_comparing_every_segment_finds(
     rows: list[tuple[str, int, int]], query: tuple[int, int]
@@ -62,6 +66,7 @@ def test_overlapping_is_what_comparing_every_segment_finds(
     assert json.loads(f"[{Segmentation.from_rows(rows).overlapping(start, end)}]") == expected
 
 
+@unhurried
 @given(st.lists(spans, max_size=40))
 def test_chains_are_monotone_and_as_few_as_the_depth_of_nesting(drawn: list[tuple[int, int]]) -> None:
     ordered = sorted(drawn, key=lambda span: span[0])
@@ -82,6 +87,11 @@ def test_flat_spans_make_one_chain_and_nested_ones_a_chain_a_level() -> None:
     nested = [(at, 100 - at, 0, 1) for at in range(5)]
     assert len(Pair.from_rows("t", flat).chains) == 1
     assert len(Pair.from_rows("t", nested).chains) == 5
+
+
+def test_many_hits_of_one_span_are_one_entry() -> None:
+    (chain,) = Pair.from_rows("t", [(0, 5, 3, 4), (0, 5, 1, 2), (5, 9, 7, 8)]).chains
+    assert [list(chain.starts), list(chain.lows), list(chain.highs)] == [[0, 5], [1, 7], [4, 8]]
 
 
 def test_a_segment_of_two_annotations_counts_once() -> None:

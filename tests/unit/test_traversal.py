@@ -17,7 +17,7 @@ from app.traversal import Start, encode_related, walk, walk_together
 from bench.reference import reference_walk
 from devstack.families import Family
 from tests.answers import canonical, example_files, read_example
-from tests.graph_fixtures import MemoryGraph, page_of, pages_of
+from tests.graph_fixtures import MemoryGraph, page_of, pages_of, unhurried
 from tests.strategies import Question, asked_families
 
 
@@ -75,6 +75,7 @@ def test_every_example_is_answered_as_given(path: Path) -> None:
         assert canonical(related) == canonical(question.related), question.segment_id
 
 
+@unhurried
 @given(asked_families(damaged=True))
 def test_any_walk_equals_the_definition(asked: tuple[Family, list[Question]]) -> None:
     family, questions = asked
@@ -83,6 +84,7 @@ def test_any_walk_equals_the_definition(asked: tuple[Family, list[Question]]) ->
         assert relate(pages, manifestation_id, start, end) == reference_walk(family, manifestation_id, start, end)
 
 
+@unhurried
 @given(asked_families())
 def test_walks_together_answer_what_each_answers_alone(asked: tuple[Family, list[Question]]) -> None:
     family, questions = asked
@@ -180,6 +182,7 @@ def test_the_second_pair_may_reach_what_the_first_does_not() -> None:
     assert finished.value.value == [("B", 20, 30)]
 
 
+@unhurried
 @given(st.permutations(["a2", "a10", "a1", "～", "𐐷"]))
 def test_pairs_are_followed_in_code_point_order(names: list[str]) -> None:
     raw = RawManifestation("A", True, [RawPair(name, "x", f"to {name}", [[0, 10, 0, 10]]) for name in names])
