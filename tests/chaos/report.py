@@ -65,7 +65,7 @@ def _figures(
         ("exit after SIGTERM", _spread(exits)),
         (
             "faults",
-            f"{len(tormentor.happened)}; {tormentor.skipped.total()} skipped, their target was busy or starting",
+            f"{len(tormentor.happened)}; {tormentor.skipped.total()} skipped, the target was busy or starting",
         ),
     ]
     for stall in figures.stalls(engine)[:MOST_STALLS]:
