@@ -10,8 +10,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from app.errors import OutageError, ProcessorError
@@ -33,7 +33,7 @@ MAX_RELAYED_A_SWEEP: Final = 100
 class SpanFinder(Protocol):
     """The graph, asked for the spans of segments whose producer gave none."""
 
-    def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    def find_spans(self, segment_ids: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """Half-open spans of those segments that have one. Raises `ProcessorError`."""
         ...
 
@@ -94,7 +94,13 @@ class Sweep:
         added = self._outbox.add_missing(job_id)
         relayed = self._relay.send(self._outbox.lease_unsent(MAX_RELAYED_A_SWEEP, job_id))
         unsent = self._outbox.mark_for_resending(MAX_RESENT_A_SWEEP, job_id, after_seconds)
-        known, unknown = self._with_spans(unsent)
+        known, unknown = with_spans(unsent, self._spans, self._outbox.store_spans)
+        for segment in unknown:
+            log.error(
+                "Segment %s of job %s is unfinished, and neither its row nor the graph knows its span",
+                segment.segment_id,
+                segment.job_id,
+            )
         resent = self._resend(known)
         return SweepReport(len(ended), len(added), relayed, resent, len(unknown))
 
@@ -108,29 +114,6 @@ class Sweep:
             ", ".join(sorted({f"job {segment.job_id}" for segment in segments})),
         )
         return len(segments) - len(refused)
-
-    def _with_spans(self, segments: Sequence[UnsentSegment]) -> tuple[list[UnsentSegment], list[UnsentSegment]]:
-        """Those that can be sent, their missing spans read from the graph, and those that can't."""
-        bare = [segment for segment in segments if segment.start is None]
-        if not bare:
-            return list(segments), []
-        spans = self._spans.find_spans([segment.segment_id for segment in bare])
-        found = [(s.task_id, *spans[s.segment_id]) for s in bare if s.segment_id in spans]
-        if found:
-            self._outbox.store_spans(found)
-        unknown = [segment for segment in bare if segment.segment_id not in spans]
-        for segment in unknown:
-            log.error(
-                "Segment %s of job %s is unfinished, and neither its row nor the graph knows its span",
-                segment.segment_id,
-                segment.job_id,
-            )
-        mended = [
-            UnsentSegment(s.task_id, s.job_id, s.manifestation_id, s.segment_id, *spans[s.segment_id])
-            for s in bare
-            if s.segment_id in spans
-        ]
-        return [s for s in segments if s.start is not None] + mended, unknown
 
 
 class Housekeeper:
@@ -196,6 +179,28 @@ class Housekeeper:
             log.exception("%s failed, and is tried again", what)
 
 
+def with_spans(
+    segments: Sequence[UnsentSegment], graph: SpanFinder, store: Callable[[Sequence[tuple[str, int, int]]], None]
+) -> tuple[list[UnsentSegment], list[UnsentSegment]]:
+    """Those that a message can be sent for, and those whose span neither their row nor the graph knows.
+
+    Spans that their producer did not give are read from the graph and kept. Raises `ProcessorError`.
+    """
+    bare = [segment for segment in segments if segment.start is None]
+    if not bare:
+        return list(segments), []
+    spans = graph.find_spans([segment.segment_id for segment in bare])
+    mended = [
+        replace(segment, start=spans[segment.segment_id][0], end=spans[segment.segment_id][1])
+        for segment in bare
+        if segment.segment_id in spans
+    ]
+    if mended:
+        store([(segment.task_id, *spans[segment.segment_id]) for segment in mended])
+    unknown = [segment for segment in bare if segment.segment_id not in spans]
+    return [segment for segment in segments if segment.start is not None] + mended, unknown
+
+
 def segment_message(segment: UnsentSegment) -> str:
     """The body of the message that asks for `segment`."""
     return json.dumps(
@@ -205,13 +210,10 @@ def segment_message(segment: UnsentSegment) -> str:
             "segment_id": segment.segment_id,
             "start": segment.start,
             "end": segment.end,
-        },
-        ensure_ascii=False,
+        }
     )
 
 
 def _completion_message(announcement: Announcement) -> Outgoing:
-    body = json.dumps(
-        {"job_id": announcement.job_id, "manifestation_id": announcement.manifestation_id}, ensure_ascii=False
-    )
+    body = json.dumps({"job_id": announcement.job_id, "manifestation_id": announcement.manifestation_id})
     return Outgoing(body, deduplication_id=announcement.job_id)

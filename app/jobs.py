@@ -9,12 +9,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.completion import segment_message
+from app.completion import segment_message, with_spans
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
 from app.job_ports import ConflictError, Job, JobStore, NotFoundError, SegmentSource
 from app.models import Id, SegmentMessage
@@ -116,7 +116,8 @@ class Producer:
 
     def _send_page(self, page: Sequence[UnsentSegment], sending: Sending, on_sent: Callable[[int], None]) -> bool:
         """Send and mark; whether to go on: a queue that takes nothing of a page is not asked for more."""
-        ready = self._with_spans(page, sending)
+        ready, bare = with_spans(page, self._graph, self._store.store_spans)
+        sending.without_span += [segment.segment_id for segment in bare]
         refused, lost = self._send(ready)
         sent = [segment.task_id for segment in ready if segment.segment_id not in refused]
         if sent:
@@ -144,23 +145,6 @@ class Producer:
             waiting = [waiting[at] for at in sorted(refused)]
             self._sleep(pause)
         return {waiting[at].segment_id: reason for at, reason in refused.items()}, lost
-
-    def _with_spans(self, page: Sequence[UnsentSegment], sending: Sending) -> list[UnsentSegment]:
-        """Those that can be sent; spans that another producer did not give are read from the graph and kept."""
-        bare = [segment for segment in page if segment.start is None]
-        if not bare:
-            return list(page)
-        spans = self._graph.find_spans([segment.segment_id for segment in bare])
-        found = {segment.task_id: spans[segment.segment_id] for segment in bare if segment.segment_id in spans}
-        if found:
-            self._store.store_spans([(task_id, *span) for task_id, span in found.items()])
-        sending.without_span += [segment.segment_id for segment in bare if segment.task_id not in found]
-        mended = [
-            replace(segment, start=found[segment.task_id][0], end=found[segment.task_id][1])
-            for segment in bare
-            if segment.task_id in found
-        ]
-        return [segment for segment in page if segment.start is not None] + mended
 
     def _check_queue(self) -> None:
         if self._queue.facts().is_fifo:

@@ -41,8 +41,8 @@ FOR EACH ROW WHEN (NEW.status = 'QUEUED' AND OLD.status <> 'QUEUED')
 EXECUTE FUNCTION segment_task_requeue();
 """
 
-# What it had counted is given back, and pages read before this moment are too old for it. AFTER, so that all
-# segments of the statement are locked before the first job is: the order in which the workers lock, too.
+# What it had counted is given back, a cancellation is lifted, and pages read before this moment are too old for it.
+# AFTER, so that all segments of the statement are locked before the first job is, as the workers lock, too.
 UNCOUNT = """
 CREATE FUNCTION segment_task_uncount() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -51,6 +51,7 @@ BEGIN
         failed_segments = failed_segments - (OLD.status = 'FAILED')::int,
         status = 'IN_PROGRESS',
         fresh_since = clock_timestamp(),
+        cancelled_at = NULL,
         updated_at = clock_timestamp()
     WHERE job_id = NEW.job_id;
     RETURN NULL;

@@ -30,7 +30,8 @@ def hanging_graph(stack: Stack) -> Iterator[Callable[[], None]]:
 
 def statuses(engine: Engine) -> list[tuple[str, int]]:
     with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text("SELECT status, attempts FROM segment_task"))]  # type: ignore[misc]
+        rows = connection.execute(text("SELECT status, attempts FROM segment_task"))
+        return [(row.status, row.attempts) for row in rows]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

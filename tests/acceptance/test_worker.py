@@ -2,7 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import neo4j
@@ -19,6 +20,10 @@ from tests.integration.test_sqs import receive_all
 from tests.worker import Worker, wait_until
 
 LoadGraph = Callable[[Family], None]
+
+
+def all_over(engine: Engine, jobs: Iterable[str]) -> bool:
+    return all(is_over(engine, job) for job in jobs)
 
 
 def start_job(engine: Engine, queue: Queue, family: Family, manifestation: str) -> str:
@@ -43,7 +48,7 @@ def test_every_example_answer_through_the_whole_worker(
             load_graph(family)
             texts = sorted({q.manifestation_id for q in questions})
             jobs = {start_job(engine, queues.segments, family, name): answers_of(questions, name) for name in texts}
-            wait_until(lambda jobs=jobs: all(is_over(engine, job) for job in jobs), f"the jobs of {path.stem} to end")
+            wait_until(partial(all_over, engine, jobs), f"the jobs of {path.stem} to end")
             expected |= jobs
         wait_until(lambda: queues.segments.facts().messages == 0, "every message to be deleted")
         assert worker.stop() == 0

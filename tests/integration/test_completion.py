@@ -19,6 +19,7 @@ from app.sqs import Queue
 from app.stopping import Stop
 from tests.conftest import Queues
 from tests.integration.test_sqs import receive_all
+from tests.worker import wait_until
 
 
 class Graph:
@@ -191,5 +192,5 @@ def test_a_completion_that_was_not_sent_is_not_marked(engine: Engine, outbox: Po
     assert not keeper.is_idle
     stop.set()
     keeper.run(stop)
-    assert keeper.is_idle
+    wait_until(lambda: keeper.is_idle, "the keeper to have tried")
     assert run(engine, "SELECT sent_at IS NULL, send_count FROM completion_outbox") == [(True, 0)]
