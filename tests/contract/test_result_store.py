@@ -8,12 +8,13 @@ from app.errors import DataError
 from app.ports import Claimed, Completed, Ending, Failed, GivenBack, Postponed, Settled
 from tests.contract.stores import LEASE_SECONDS, RESULT, Stores
 
-ENDINGS: list[Callable[[Claimed], Ending]] = [
-    lambda claim: Completed(claim, RESULT),
-    lambda claim: Failed(claim, "no such text"),
-    lambda claim: Postponed(claim, "too slow", 500.0),
-    GivenBack,
-]
+ENDINGS: dict[str, Callable[[Claimed], Ending]] = {
+    "completed": lambda claim: Completed(claim, RESULT),
+    "failed": lambda claim: Failed(claim, "no such text"),
+    "postponed": lambda claim: Postponed(claim, "too slow", 500.0),
+    "given back": GivenBack,
+}
+every_ending = pytest.mark.parametrize("make_ending", ENDINGS.values(), ids=ENDINGS.keys())
 
 
 def test_completed_keeps_the_result(stores: Stores) -> None:
@@ -61,7 +62,7 @@ def test_given_back_is_not_charged_and_can_be_claimed_at_once(stores: Stores) ->
     assert stores.take(job_id).attempts == 1
 
 
-@pytest.mark.parametrize("make_ending", ENDINGS)
+@every_ending
 @pytest.mark.parametrize("is_taken_over", [True, False])
 def test_a_token_that_is_gone_changes_and_counts_nothing(
     stores: Stores, make_ending: Callable[[Claimed], Ending], is_taken_over: bool
@@ -79,7 +80,7 @@ def test_a_token_that_is_gone_changes_and_counts_nothing(
     assert stores.tables.completion(job_id) is None
 
 
-@pytest.mark.parametrize("make_ending", ENDINGS)
+@every_ending
 @pytest.mark.parametrize("first", [Completed, Failed])
 def test_what_has_ended_is_not_ended_again(
     stores: Stores, make_ending: Callable[[Claimed], Ending], first: type[Completed | Failed]
@@ -92,7 +93,7 @@ def test_what_has_ended_is_not_ended_again(
     assert (stores.tables.segment(job_id, "a"), stores.tables.job(job_id)) == before
 
 
-@pytest.mark.parametrize("make_ending", ENDINGS)
+@every_ending
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "RETRYING"])
 def test_what_somebody_ended_by_hand_is_not_ended_again_by_a_leftover_token(
     stores: Stores, make_ending: Callable[[Claimed], Ending], status: str

@@ -150,6 +150,7 @@ def test_each_segment_is_claimed_by_exactly_one(engine: Engine, tables: Tables, 
         (lambda claim: Postponed(claim, "slow", 500.0), HeldElsewhere),
         (GivenBack, Claimed),
     ],
+    ids=["completed", "failed", "postponed", "given back"],
 )
 def test_a_run_that_ends_while_it_is_taken_over(
     engine: Engine,

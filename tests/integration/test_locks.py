@@ -177,6 +177,7 @@ def test_a_claim_that_waited_sees_what_it_waited_for(engine: Engine, start: Call
         ("status = 'IN_PROGRESS', claim_token = gen_random_uuid()", "IN_PROGRESS"),
         ("status = 'COMPLETED', result_json = '[1]', claim_token = NULL", "COMPLETED"),
     ],
+    ids=["claimed", "completed"],
 )
 def test_a_row_inserted_after_the_locks_is_claimed_only_as_it_was_classified(
     engine: Engine, start: Callable[..., Future[Any]], changes: str, status: str
