@@ -13,7 +13,8 @@ from threading import Lock
 from typing import Any
 
 from app.errors import PermanentError
-from app.pages import Page, Pair, Segmentation
+from app.pages import Page, Segmentation
+from app.spans import Pair
 
 logger = logging.getLogger(__name__)
 

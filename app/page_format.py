@@ -18,17 +18,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-from app.pages import (
-    SEPARATOR,
-    Numbers,
-    Page,
-    PageFormatError,
-    Pair,
-    Segmentation,
-    SegmentChain,
-    SpanChain,
-    is_ascending,
-)
+from app.pages import SEPARATOR, Page, PageFormatError, Segmentation, SegmentChain
+from app.spans import Numbers, Pair, SpanChain, is_ascending
 
 FORMAT_VERSION = 1
 MAGIC = b"srpage" + bytes([FORMAT_VERSION])

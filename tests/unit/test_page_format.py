@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.page_format import DIGEST_BYTES, MAGIC, MAX_BODY_BYTES, decode_page, encode_page
-from app.pages import Page, PageFormatError, Pair, Segmentation
+from app.pages import Page, PageFormatError, Segmentation
+from app.spans import Pair
 from devstack.families import Family
 from tests.graph_fixtures import page_of, unhurried
 from tests.strategies import families

@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.page_format import decode_page, encode_page
-from app.pages import (
-    BLOCK_SPANS,
-    Page,
-    Pair,
-    Segmentation,
-    compact,
-    partition,
-    size_bytes,
-)
+from app.pages import Page, Segmentation, size_bytes
+from app.spans import BLOCK_SPANS, Pair, compact, partition
 from tests.graph_fixtures import unhurried
 
 spans = st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
