@@ -1,0 +1,174 @@
+"""What a run must show: each figure held against the limit that issue 5 sets for it. Pure, on the JSON of bench/out.
+
+Invariant: nothing is left out because it looks bad: a profile that was run has all its checks, met or not.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bench.figures import Spread, ratios
+
+type Document = Mapping[str, Any]
+
+NAIVE_TIMES = 100.0
+FLOOR_SHARE = 0.75
+ROUND_TRIPS = 0.7
+WARMING_ROUND_TRIPS = 4
+COLD_TIMES = 1.5
+GROWTH_TIMES = 1.3
+NOISE = 1.05
+"""Two runs of the very same thing differ by as much."""
+WORKERS_SHARE = 0.9
+FULL_LOAD = 0.9
+PEAK_MB = 250.0
+DOUBLED_TIMES = 1.2
+
+
+class Check(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    limit: str
+    figure: str
+    ok: bool
+
+
+def checks(document: Document) -> list[Check]:
+    """Every check of the profiles that were run."""
+    profiles = document["profiles"]
+    makers = {
+        "standard": _standard,
+        "cold": _cold,
+        "pairs": _pairs,
+        "large-job": _large_job,
+        "cloud": _cloud,
+        "memory": _memory,
+    }
+    return [check for name, make in makers.items() if name in profiles for check in make(profiles[name])]
+
+
+def variant(profile: Document, label: str) -> Document:
+    """The variant of that label."""
+    return next(each for each in profile["variants"] if each["label"] == label)
+
+
+def steady(each: Document) -> list[float]:
+    """Segments a second, repeat by repeat."""
+    return [run["steady"] for run in each["runs"]]
+
+
+def against(one: Document, other: Document) -> Spread:
+    """How many times as fast one variant is as another."""
+    return Spread.of(ratios(steady(one), steady(other)))
+
+
+def show(spread: Spread, digits: int = 2) -> str:
+    """The median, with the least and the greatest."""
+    if spread.low == spread.high:
+        return f"{spread.median:,.{digits}f}"
+    return f"{spread.median:,.{digits}f} ({spread.low:,.{digits}f}–{spread.high:,.{digits}f})"
+
+
+def _standard(profile: Document) -> Iterator[Check]:
+    worker, naive, floor = (variant(profile, label) for label in ("worker", "naive", "floor"))
+    times, share = against(worker, naive), against(worker, floor)
+    counted = worker["counted"]
+    trips, warming = sum(counted["round_trips"].values()), counted["round_trips_in_all"]["neo4j"]
+    yield Check("Steady rate, times the naive one", f"≥ {NAIVE_TIMES:.0f}", show(times, 0), times.median >= NAIVE_TIMES)
+    yield Check(
+        "Steady rate, share of the I/O floor", f"≥ {FLOOR_SHARE:.0%}", _percent(share), share.median >= FLOOR_SHARE
+    )
+    yield Check("Round trips a segment, warm", f"≤ {ROUND_TRIPS}", f"{trips:.2f}", trips <= ROUND_TRIPS)
+    yield Check(
+        "Neo4j round trips to warm the family",
+        f"≤ {WARMING_ROUND_TRIPS}",
+        str(warming),
+        warming <= WARMING_ROUND_TRIPS,
+    )
+
+
+def _cold(profile: Document) -> Iterator[Check]:
+    times = profile["milliseconds"]
+    spread = Spread.of(ratios(times["worker"], times["naive"]))
+    yield Check(
+        "First segment of a cold job, times the naive one",
+        f"≤ {COLD_TIMES}",
+        show(spread),
+        spread.median <= COLD_TIMES,
+    )
+
+
+def _pairs(profile: Document) -> Iterator[Check]:
+    first, *others = profile["variants"]
+    if not others:
+        return
+    for other in (each for each in others if each["value"] == others[-1]["value"]):
+        growth = against(first, other)
+        yield Check(
+            f"Cost of a segment, {first['label']} → {other['label']} aligned a pair",
+            f"≤ {GROWTH_TIMES} times",
+            show(growth),
+            growth.median <= GROWTH_TIMES,
+        )
+
+
+def _large_job(profile: Document) -> Iterator[Check]:
+    short, long = profile["variants"]
+    growth = against(short, long)
+    yield Check(
+        f"Cost of a segment, a job of {short['label']} → {long['label']}",
+        f"≤ 1 time, ± {NOISE - 1:.0%} noise",
+        show(growth),
+        growth.median <= NOISE,
+    )
+
+
+def _cloud(profile: Document) -> Iterator[Check]:
+    naive, one, *more = profile["variants"]
+    times = against(one, naive)
+    yield Check(
+        "Cloud: one worker, times the naive one", f"≥ {NAIVE_TIMES:.0f}", show(times, 0), times.median >= NAIVE_TIMES
+    )
+    for several in more:
+        share = efficiency(one, several)
+        load = Spread.of(run["load"] for run in several["runs"])
+        yield Check(
+            f"Cloud: {several['label']}, share of as many times one",
+            f"≥ {WORKERS_SHARE:.0%} until the processors are full",
+            f"{_percent(share)}, processors {_percent(load)} busy",
+            share.median >= WORKERS_SHARE or load.median >= FULL_LOAD,
+        )
+
+
+def efficiency(one: Document, several: Document) -> Spread:
+    """The rate of n workers as a share of n times the rate of one."""
+    return Spread.of(rate / several["value"] for rate in ratios(steady(several), steady(one)))
+
+
+def _memory(profile: Document) -> Iterator[Check]:
+    peaks = [peak_mb(each) for each in profile["variants"]]
+    first = profile["variants"][0]
+    yield Check(
+        f"Peak memory of the worker, {first['label']}", f"< {PEAK_MB:.0f} MB", f"{peaks[0]:.0f} MB", peaks[0] < PEAK_MB
+    )
+    for each, peak in zip(profile["variants"][1:], peaks[1:], strict=True):
+        yield Check(
+            f"Peak memory of the worker, {each['label']}",
+            f"≤ {DOUBLED_TIMES} times that",
+            f"{peak:.0f} MB, {peak / peaks[0]:.2f} times",
+            peak <= DOUBLED_TIMES * peaks[0],
+        )
+
+
+def peak_mb(each: Document) -> float:
+    """The greatest of all repeats."""
+    runs: Sequence[Document] = each["runs"]
+    return float(max(run["peak_mb"] for run in runs))
+
+
+def _percent(spread: Spread) -> str:
+    return (
+        f"{spread.median:.0%}"
+        if spread.low == spread.high
+        else f"{spread.median:.0%} ({spread.low:.0%}–{spread.high:.0%})"
+    )
