@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-from app.pages import SEPARATOR, Page, PageFormatError, Segmentation, SegmentChain
+from app.pages import Page, PageFormatError, Segmentation, SegmentChain
 from app.spans import Numbers, Pair, SpanChain, is_ascending
 
 FORMAT_VERSION = 1
@@ -188,7 +188,7 @@ def _check_segmentation(segmentation: Segmentation) -> None:
         raise PageFormatError("chains and segments differ")
     offsets, size = segmentation.offsets, len(segmentation.blob)
     _check_ascending(offsets)
-    if offsets[0] != 0 or offsets[-1] != (size + len(SEPARATOR) if count else 0):
+    if offsets[0] != 0 or offsets[-1] != size:
         raise PageFormatError("offsets and text differ")
 
 

@@ -17,7 +17,6 @@ from typing import Any
 from app.errors import ProcessorError
 from app.spans import Numbers, Pair, compact, partition, pick
 
-SEPARATOR = ","  # of one character, as the slices below know
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
 
 _quote = json.JSONEncoder().encode
@@ -43,7 +42,7 @@ class SegmentChain:
 class Segmentation:
     """A text's segments by (start, id), encoded as JSON once; a run of them is a slice of `blob`.
 
-    The segment of rank r is `blob[offsets[r] : offsets[r + 1] - 1]`; there is one offset more than segments.
+    The segment of rank r is `blob[offsets[r] : offsets[r + 1]]` with a comma at its end; there is one offset more.
     """
 
     chains: tuple[SegmentChain, ...] = ()
@@ -64,7 +63,7 @@ class Segmentation:
                 if chain.ranks is None:
                     return self.blob[self.offsets[first] : self.offsets[stop] - 1]
                 runs += _runs(chain.ranks[first:stop])
-        return SEPARATOR.join(
+        return ",".join(
             self.blob[self.offsets[run.start] : self.offsets[run.stop] - 1]
             for run in sorted(runs, key=lambda run: run.start)
         )
@@ -76,19 +75,20 @@ class Segmentation:
         if not unique:
             return cls()
         ids, starts, ends = zip(*sorted(unique.values(), key=itemgetter(1, 0)), strict=True)
+        # JSON escapes line breaks, so that all ids can be quoted in one call and told apart again.
+        quoted = json.dumps(ids, separators=("\n", ":"))[1:-1].split("\n")
         fragments = [
-            f'{{"segment_id": {name}, "span": {{"start": {start}, "end": {end}}}}}'
-            for name, start, end in zip(map(_quote, ids), starts, ends, strict=True)
+            f'{{"segment_id": {name}, "span": {{"start": {start}, "end": {end}}}}},'
+            for name, start, end in zip(quoted, starts, ends, strict=True)
         ]
-        lengths = (len(fragment) + len(SEPARATOR) for fragment in fragments)
         chains = partition(ends)
         return cls(
             tuple(
                 SegmentChain(pick(starts, chain), pick(ends, chain), compact(chain) if len(chains) > 1 else None)
                 for chain in chains
             ),
-            compact(list(accumulate(lengths, initial=0))),
-            SEPARATOR.join(fragments),
+            compact(list(accumulate(map(len, fragments), initial=0))),
+            "".join(fragments),
         )
 
 
