@@ -173,7 +173,10 @@ class End(asyncio.Protocol):
         if self._link.other(self).finished:
             self._link.close()
         elif not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # reset by its peer in this moment, which the event loop is about to tell
+                self.reset()
 
     def reset(self) -> None:
         """Close with a TCP reset, whatever is still unsent."""
