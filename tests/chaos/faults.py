@@ -30,14 +30,14 @@ WEIGHTS: Final = {
     "worker SIGKILL all": 3,
     "worker SIGTERM": 8,
     "worker SIGTERM twice": 2,
-    "worker SIGSTOP past its lease": 8,
+    "worker SIGSTOP past its lease": 14,
     "worker SIGSTOP briefly": 5,
     "postgres restarted": 4,
     "postgres killed": 3,
     "postgres connections ended": 8,
     "postgres tables locked": 4,
     "neo4j restarted": 1,
-    "neo4j killed": 2,
+    "neo4j killed": 1,
     "cache killed": 3,
     "cache emptied": 5,
     "cache filled with rubbish": 6,
@@ -48,6 +48,8 @@ WEIGHTS: Final = {
     **{f"{service} black hole": 3 for service in SERVICES},
 }
 SECONDS: Final = {
+    "postgres restarted": (0.0, 15.0),
+    "postgres cut": (0.1, 15.0),
     "restarted": (0.0, 3.0),
     "killed": (0.0, 3.0),
     "locked": (1.0, 12.0),
@@ -58,6 +60,7 @@ SECONDS: Final = {
     "briefly": (0.5, 4.0),
     "twice": (0.05, 1.0),
 }
+"""By the whole name of a fault, or by its last word. Some outages of PostgreSQL outlast a lease."""
 SLOW_SECONDS: Final = {"postgres": (0.1, 0.6), "neo4j": (0.1, 1.5), "cache": (0.1, 2.0), "sqs": (0.1, 1.0)}
 
 
@@ -95,7 +98,7 @@ def plan(seed: int, seconds: float, workers: int, only: Sequence[str] = ()) -> l
     at = rng.uniform(1.0, LONGEST_PAUSE_SECONDS)
     while at < seconds:
         kind = rng.choices(list(weights), list(weights.values()))[0]
-        shortest, longest = SECONDS.get(kind.split()[-1], (0.0, 0.0))
+        shortest, longest = SECONDS.get(kind) or SECONDS.get(kind.split()[-1], (0.0, 0.0))
         faults.append(Fault(at, kind, rng.randrange(workers), rng.uniform(shortest, longest), rng.randrange(1 << 30)))
         at += rng.uniform(SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
     return faults
