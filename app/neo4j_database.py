@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import neo4j
 
 from app import neo4j_quries as queries
-from app.errors import PermanentError, ProcessorError
+from app.errors import ConfigurationError, PermanentError, ProcessorError
 from app.neo4j_session import QueryTimeoutError, Reader, open_driver
 from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page, check_layers
 from app.pages import Page
@@ -60,9 +60,10 @@ class Neo4JDatabase:
             self._driver = open_driver(uri, user or "neo4j", password or "")
         self.graph_id = f"{urlsplit(uri).netloc}/{database or ''}"
         self._reader = Reader(self._driver, database)
+        self._understands_us = False
         if is_shared:
             try:
-                self._reader.verify()
+                self.ping()
             except ProcessorError:
                 self.close()
                 raise
@@ -126,6 +127,12 @@ class Neo4JDatabase:
     def ping(self) -> None:
         """Raise `ConfigurationError` when waiting would not mend it, `OutageError` when it might."""
         self._reader.verify()
+        if not self._understands_us:
+            try:
+                self._reader.read(queries.READ_PAGES, list, ids=[])
+            except PermanentError as error:
+                raise ConfigurationError(f"Neo4j 5.23 or later is needed, with the right to read: {error}") from error
+            self._understands_us = True
 
     def close(self) -> None:
         """Close the connections; the shared driver's too, of which the next one without arguments opens another."""

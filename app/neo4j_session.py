@@ -62,6 +62,7 @@ def open_driver(uri: str, user: str, password: str) -> neo4j.Driver:
             liveness_check_timeout=LIVENESS_CHECK_SECONDS,
             keep_alive=True,
             notifications_min_severity="OFF",
+            telemetry_disabled=True,
         )
     except (vendor.DriverError, ValueError):
         # The driver's message holds the whole URI, and somebody may have put a password there.

@@ -91,6 +91,20 @@ def test_a_setting_is_told_from_an_outage_at_start() -> None:
             ScriptedReader(error, error).verify()
 
 
+def test_a_server_that_is_too_old_for_our_queries_is_a_wrong_setting_at_start() -> None:
+    old = server_error("Neo.ClientError.Statement.SyntaxError", "Invalid input '('")
+    with pytest.raises(ConfigurationError, match=r"Neo4j 5\.23 or later"):
+        database_with(ScriptedReader([1], old)).ping()
+
+
+def test_that_our_queries_run_is_asked_once() -> None:
+    reader = ScriptedReader([1], [2], [1], [1])
+    database = database_with(reader)
+    for _ in range(3):
+        database.ping()
+    assert reader.script == []
+
+
 def test_what_never_answers_is_an_outage_and_holds_nobody() -> None:
     never = threading.Event()
     with pytest.raises(OutageError, match=r"no answer within 0\.01 s"):
