@@ -122,32 +122,36 @@ def test_segments_are_locked_by_task_id(
     assert done.result()
 
 
+JOBS = [f"{digit * 8}-0000-4000-8000-000000000000" for digit in "fb9641"]
+
+
+def add_jobs(engine: Engine) -> list[tuple[str, str]]:
+    """The jobs, the highest first; the highest has the segment with the lowest task id."""
+    for job_id, task_id in zip(JOBS, reversed(JOBS), strict=True):
+        add_job(engine, job_id, total=1)
+        add_segment(engine, job_id, "a", task_id)
+    return [(job_id, "a") for job_id in JOBS]
+
+
 def test_jobs_are_locked_by_job_id_when_segments_end(engine: Engine, start: Callable[..., Future[Any]]) -> None:
-    add_job(engine, HIGH, total=1)
-    add_job(engine, LOW, total=1)
-    add_segment(engine, HIGH, "a", LOW)
-    add_segment(engine, LOW, "a", HIGH)
-    claims = take(engine, (HIGH, "a"), (LOW, "a"))
+    claims = take(engine, *add_jobs(engine))
     with transaction(engine) as bystander:
-        lock(bystander, "root_job", HIGH)
+        lock(bystander, "root_job", JOBS[0])
         done = start(PostgresResults(engine).settle, [Completed(each, "[]") for each in claims])
         wait_for_one_behind(engine, bystander)
-        assert is_locked(engine, "root_job", LOW)
-    assert len(done.result().announcements) == 2
+        assert [job_id for job_id in JOBS if not is_locked(engine, "root_job", job_id)] == []
+    assert len(done.result().announcements) == len(JOBS)
 
 
 def test_jobs_are_locked_by_job_id_when_their_first_segment_is_claimed(
     engine: Engine, start: Callable[..., Future[Any]]
 ) -> None:
-    add_job(engine, HIGH, total=1)
-    add_job(engine, LOW, total=1)
-    add_segment(engine, HIGH, "a", LOW)
-    add_segment(engine, LOW, "a", HIGH)
+    wanted = add_jobs(engine)
     with transaction(engine) as bystander:
-        lock(bystander, "root_job", HIGH)
-        done = start(claim, engine, (HIGH, "a"), (LOW, "a"))
+        lock(bystander, "root_job", JOBS[0])
+        done = start(claim, engine, *wanted)
         wait_for_one_behind(engine, bystander)
-        assert is_locked(engine, "root_job", LOW)
+        assert [job_id for job_id in JOBS if not is_locked(engine, "root_job", job_id)] == []
     assert all(isinstance(answer, Claimed) for answer in done.result())
 
 
