@@ -71,6 +71,20 @@ def _stop(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+@contextmanager
+def _interruptions_later() -> Iterator[None]:
+    """A Ctrl-C in here counts at the end: a process that is just being started would be nobody's otherwise."""
+    asked: list[object] = []
+    before = {number: signal.signal(number, lambda *_: asked.append(_)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
+
+
 def _fail(message: str, code: int = 1) -> int:
     console.print(Text(f"\nThe demo stopped: {message}", style="red"))
     console.print("What runs of the local services goes on running; [bold]make down[/] stops it.")
@@ -148,19 +162,21 @@ def _load(environment: Mapping[str, str]) -> Family:
 
 def _work(jobs: PostgresJobs, job_id: str, environment: Mapping[str, str], log: Path) -> Job:
     """The job once a worker of our own has ended it; the worker is gone then."""
-    with log.open("w", encoding="utf-8") as out:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "app.main"],
-            cwd=ROOT,
-            env=dict(environment),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the demo, which then ends the worker as the platform would
-        )
+    worker = None
     try:
+        with log.open("w", encoding="utf-8") as out, _interruptions_later():
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "app.main"],
+                cwd=ROOT,
+                env=dict(environment),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the demo, which then ends the worker as the platform would
+            )
         job = _await_end(jobs, job_id, worker, log)
     finally:
-        _end(worker)
+        if worker is not None:
+            _end(worker)
     if job.status != "COMPLETED":
         raise DemoError(f"the job ended as {job.status}; see `python -m app.jobs show {job_id}`.{_tail(log)}")
     if worker.returncode:

@@ -197,6 +197,7 @@ class FakeDatabase:
             job.completed_segments -= before == "COMPLETED"
             job.failed_segments -= before == "FAILED"
             job.status, job.fresh_since, job.updated_at = "IN_PROGRESS", self._clock(), self._clock()
+            job.cancelled_at = None
 
     # Below: how a segment changes
 

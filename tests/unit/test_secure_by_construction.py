@@ -21,12 +21,17 @@ STATEMENT = re.compile(
     r"|SET \w+ ?=|CREATE \w|DROP \w|LOCK TABLE|TRUNCATE)"
 )
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
-RUNNERS = {"exec_driver_sql", "execute", "executemany", "execute_query", "read", "text", "Query", "_jobs"}
-"""Functions whose first argument is a statement; of `run` and `_rows` it is the second, behind the engine."""
+RUNNERS = {"exec_driver_sql", "execute", "executemany", "execute_query", "read", "text", "Query", "_jobs", "Prepared", "read_rows"}
+"""Functions whose first argument is a statement; of `run`, `_rows` and `_read` it is the second, behind the engine."""
 PASSED_ON = {
     ("app/db/postgres.py", "sql"),
+    ("app/db/postgres.py", "text"),
+    ("app/db/prepared.py", "self._text_for"),
+    ("app/db/prepared.py", "self._prepare"),
     ("app/db/jobs.py", "sql"),
     ("app/db/repairs.py", "sql"),
+    ("app/neo4j_database.py", "query"),
+    ("app/neo4j_database_validator.py", "query"),
     ("app/neo4j_session.py", "query"),
     ("app/neo4j_session.py", "bounded"),
 }
@@ -90,7 +95,7 @@ def statements_from_elsewhere() -> list[str]:
             statement = _statement_of(node)
             if statement is None:
                 continue
-            is_known = isinstance(statement, ast.Name) and (name, statement.id) in PASSED_ON
+            is_known = (name, ast.unparse(statement)) in PASSED_ON
             if not is_known and not _is_constant(statement):
                 found.append(f"{name}:{node.lineno}: {ast.unparse(node)[:100]}")
     return found
@@ -98,7 +103,7 @@ def statements_from_elsewhere() -> list[str]:
 
 def _statement_of(call: ast.Call) -> ast.expr | None:
     function = ast.unparse(call.func)
-    if function in ("run", "_rows"):
+    if function in ("run", "_rows", "_read"):
         return call.args[1] if len(call.args) > 1 else None
     return call.args[0] if function == "session.run" or function.rsplit(".", 1)[-1] in RUNNERS else None
 
