@@ -21,7 +21,18 @@ STATEMENT = re.compile(
     r"|SET \w+ ?=|CREATE \w|DROP \w|LOCK TABLE|TRUNCATE)"
 )
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
-RUNNERS = {"exec_driver_sql", "execute", "executemany", "execute_query", "read", "text", "Query", "_jobs", "Prepared", "read_rows"}
+RUNNERS = {
+    "exec_driver_sql",
+    "execute",
+    "executemany",
+    "execute_query",
+    "read",
+    "text",
+    "Query",
+    "_jobs",
+    "Prepared",
+    "read_rows",
+}
 """Functions whose first argument is a statement; of `run`, `_rows` and `_read` it is the second, behind the engine."""
 PASSED_ON = {
     ("app/db/postgres.py", "sql"),
