@@ -113,6 +113,6 @@ def _needs(starts: Sequence[Start], frontiers: Mapping[int, list[str]], pages: M
         fresh_since_us = starts[at].fresh_since_us
         for wanted in frontier:
             page = pages.get(wanted)
-            if (page is None or page.read_at_us < fresh_since_us) and needs.get(wanted, -1) < fresh_since_us:
-                needs[wanted] = fresh_since_us
+            if page is None or page.read_at_us < fresh_since_us:
+                needs[wanted] = max(fresh_since_us, needs.get(wanted, fresh_since_us))
     return needs
