@@ -176,15 +176,16 @@ def test_a_claim_that_waited_sees_what_it_waited_for(engine: Engine, start: Call
 
 
 @pytest.mark.parametrize(
-    ("changes", "status"),
+    ("before", "changes", "status"),
     [
-        ("status = 'IN_PROGRESS', claim_token = gen_random_uuid()", "IN_PROGRESS"),
-        ("status = 'COMPLETED', result_json = '[1]', claim_token = NULL", "COMPLETED"),
+        ("QUEUED", "status = 'IN_PROGRESS', claim_token = gen_random_uuid()", "IN_PROGRESS"),
+        ("QUEUED", "status = 'COMPLETED', result_json = '[1]'", "COMPLETED"),
+        ("IN_PROGRESS", "claim_token = gen_random_uuid()", "IN_PROGRESS"),
     ],
-    ids=["claimed", "completed"],
+    ids=["claimed", "completed", "taken over"],
 )
 def test_a_row_inserted_after_the_locks_is_claimed_only_as_it_was_classified(
-    engine: Engine, start: Callable[..., Future[Any]], changes: str, status: str
+    engine: Engine, start: Callable[..., Future[Any]], before: str, changes: str, status: str
 ) -> None:
     """Its producer commits it while the claim waits for another row, so the claim sees but has not locked it.
 
@@ -198,6 +199,7 @@ def test_a_row_inserted_after_the_locks_is_claimed_only_as_it_was_classified(
             done = start(claim, engine, (job_id, "known"), (job_id, "new"))
             wait_for_one_behind(engine, bystander)
             add_segment(engine, job_id, "new")
+            tables.set_segment(job_id, "new", status=before)
             rival.exec_driver_sql(f"UPDATE segment_task SET {changes} WHERE segment_id = 'new'")
         wait_for_one_behind(engine, rival)
     known, new = done.result()
