@@ -55,8 +55,8 @@ class RedisStore:
                 socket_connect_timeout=TIMEOUT_SECONDS,
                 socket_keepalive=True,
                 max_connections=MAX_CONNECTIONS,
-                # Once more when a pooled connection turns out to be cut; never after a time-out.
-                retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+                # The pool itself notices connections that were cut while idle; all else is ours to wait out.
+                retry=Retry(NoBackoff(), 0),
                 # Nothing but AUTH and SELECT before the first command.
                 protocol=2,
                 driver_info=None,

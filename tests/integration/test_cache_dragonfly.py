@@ -139,7 +139,7 @@ def test_a_url_that_makes_no_sense_is_a_wrong_setting_and_is_not_told(wrong: str
     with pytest.raises(ConfigurationError) as caught:
         RedisStore(wrong)
     assert "secret" not in str(caught.value)
-    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__, "the vendor's error holds the URL"
 
 
 def test_tls_is_asked_for_by_the_url() -> None:

@@ -155,6 +155,29 @@ def test_each_walk_is_announced_also_when_every_page_is_cached(
     ]
 
 
+def test_what_is_skipped_is_said_once(graph: Neo4JDatabase, load_graph: Load, caplog: pytest.LogCaptureFixture) -> None:
+    family = Family(
+        ("M", "T"),
+        (Annotation("a", "M", "alignment"), Annotation("b", "T", "alignment"), Annotation("s", "M", "segmentation")),
+        (Segment("a1", "a", 0, 5), Segment("b1", "b", 0, 5), Segment("l1", "lost", 0, 5)),
+        (("a", "lost"), ("b", "a")),
+        (("a1", "l1"), ("a1", "b1"), ("bare", "b1")),
+        orphan_annotations=(("lost", "alignment"),),
+        spanless_segments=(("bare", "a"), ("none", "s")),
+    )
+    load_graph(family)
+    expected = {"M": page_of(family, "M", 5)}
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "app"):
+        for _ in range(2):
+            assert graph.load_pages(["M"], 5) == expected
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "alignment 'a' - 'b' of manifestation 'M' has segments without a span; they are skipped",
+        "annotation 'lost' belongs to no manifestation; its alignment is skipped",
+        "annotation 's' has segments without a span; they are skipped",
+    ]
+
+
 def test_jobs_are_cut_from_the_segmentation_or_else_the_pagination(
     graph: Neo4JDatabase, load_graph: Load, driver: neo4j.Driver
 ) -> None:
