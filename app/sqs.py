@@ -70,6 +70,9 @@ def make_client(
         retries={"mode": "standard", "total_max_attempts": 1 if wait_seconds else 2},
         max_pool_connections=connections,
         tcp_keepalive=True,
+        # Both spare a third of a millisecond a call: putting together who we are, and checking our own arguments.
+        user_agent="segment-relationship-processor",
+        parameter_validation=False,
     )
     return boto3.session.Session().client(
         "sqs",

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def purge(environment: dict[str, str], *arguments: str) -> subprocess.CompletedP
 
 CTRL_C = b"\x03"
 CTRL_D = b"\x04"
+AGAIN_SECONDS = 3.0
 
 
 def purge_at_a_terminal(environment: dict[str, str], answer: bytes) -> tuple[int, str]:
@@ -51,6 +53,10 @@ def purge_at_a_terminal(environment: dict[str, str], answer: bytes) -> tuple[int
     shown = b""
     asked = False
     while True:
+        if asked and answer == CTRL_C and not select.select([master], [], [], AGAIN_SECONDS)[0]:
+            # Python does not notice a signal that comes between its question and its read; a person types it again.
+            process.send_signal(signal.SIGINT)
+            continue
         try:
             shown += os.read(master, 65_536)
         except OSError:
