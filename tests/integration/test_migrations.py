@@ -9,7 +9,9 @@ import pytest
 
 from app.db.postgres import make_engine, run
 from tests.conftest import ROOT, base_environment, migrate
+from tests.worker import wait_until
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 SCHEMA = """
 SELECT 'column', table_name, column_name, data_type, is_nullable, column_default
 FROM information_schema.columns WHERE table_schema = 'public'
@@ -87,9 +89,18 @@ def test_other_spellings_of_the_url_are_accepted(bare_postgres_url: str, scheme:
 
 
 def test_two_at_once_both_succeed(bare_postgres_url: str) -> None:
+    """A bystander's table that is never committed holds the first up until the second has come as far as it can."""
     environment = base_environment() | {"POSTGRES_URL": bare_postgres_url}
     command = [sys.executable, "-m", "alembic", "upgrade", "head"]
-    both = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    engine = make_engine(bare_postgres_url, pool_size=2)
+    with engine.connect() as bystander:
+        bystander.exec_driver_sql("BEGIN; CREATE TABLE root_job (id int)")
+        both = [
+            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        wait_until(lambda: run(engine, WAITING)[0][0] == 2, "both migrations to wait")
+        bystander.exec_driver_sql("ROLLBACK")
+    engine.dispose()
     ended = [(process.communicate(timeout=120)[1], process.returncode) for process in both]
     assert [code for _, code in ended] == [0, 0], ended
     assert "root_job" in tables_in(bare_postgres_url)
