@@ -86,6 +86,7 @@ class _Runner:
             steady=steady_rate(times, skipped),
             from_start=None if self._idle_start else len(times) / (times[-1] - started_at),
             load=passed.reading.load,
+            others=passed.reading.others,
             cpu_ms={name: seconds * 1000 / passed.segments for name, seconds in passed.reading.cpu.items()},
             cpu_seconds=sum(usage.cpu_seconds for usage in usages),
             peak_mb=max(usage.peak_mb for usage in usages),

@@ -4,6 +4,7 @@ Invariant: a reading is cumulative; what a stretch of time has cost is the diffe
 """
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -27,9 +28,17 @@ class Reading(NamedTuple):
         """The share of all processors that was busy."""
         return self.machine / self.wall if self.wall > 0 else 0.0
 
+    @property
+    def others(self) -> float:
+        """The share of all processors that processes outside the groups took."""
+        return max(0.0, self.machine - sum(self.cpu.values())) / self.wall if self.wall > 0 else 0.0
+
 
 class Meter:
-    """Reads groups of processes, given by their main processes; children count with their parents."""
+    """Reads groups of processes, given by their main processes; children count with their parents.
+
+    The group "harness" is this process, without its children.
+    """
 
     def __init__(self, groups: Mapping[str, Sequence[int]]) -> None:
         self._groups = {name: [psutil.Process(pid) for pid in pids] for name, pids in groups.items()}
@@ -40,6 +49,7 @@ class Meter:
         idle = times.idle + getattr(times, "iowait", 0.0)
         wall = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         cpu = {name: sum(map(_seconds, group)) for name, group in self._groups.items()}
+        cpu["harness"] = time.process_time()
         return Reading(cpu, wall - idle, wall)
 
 

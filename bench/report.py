@@ -25,6 +25,8 @@ TITLES: Mapping[str, str] = {
 }
 SERVICES: Mapping[str, str] = {"sqs": "SQS", "postgres": "PostgreSQL", "neo4j": "Neo4j", "cache": "cache"}
 ABSENT = "–"
+DISTURBED_SHARE = 0.05
+"""Of the processors' time in a run, taken by processes that have nothing to do with it."""
 
 type Cell = Callable[[Document], str]
 
@@ -48,6 +50,13 @@ def must_show(document: Document) -> str:
         for check in checks(document)
     ]
     return table(["figure", "limit", "measured", ""], rows)
+
+
+def timed_runs(document: Document) -> Iterator[Document]:
+    """Of all profiles."""
+    for profile in document["profiles"].values():
+        for each in profile.get("variants", ()):
+            yield from each["runs"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -77,6 +86,12 @@ def _head(document: Document) -> Iterator[str]:
     yield "Versions: " + ", ".join(f"{name} {value}" for name, value in document["versions"].items()) + "."
     if document.get("warning"):
         yield f"**{document['warning']}**"
+    shares = [each["others"] for each in timed_runs(document)]
+    if disturbed := sum(share > DISTURBED_SHARE for share in shares):
+        yield (
+            f"**{disturbed} of {len(shares)} timed runs were disturbed: others' work took more than"
+            f" {DISTURBED_SHARE:.0%} of the processors, {max(shares):.0%} at most.**"
+        )
 
 
 COLUMNS: Mapping[str, Cell] = {
@@ -87,6 +102,7 @@ COLUMNS: Mapping[str, Cell] = {
     "PostgreSQL CPU ms": lambda each: _cpu(each, "postgres"),
     "SQS CPU ms": lambda each: _cpu(each, "sqs"),
     "processors busy": lambda each: f"{Spread.of(run['load'] for run in each['runs']).median:.0%}",
+    "with others' work": lambda each: f"{Spread.of(run['others'] for run in each['runs']).median:.0%}",
     "CPU s in all": lambda each: _over_runs(each, "cpu_seconds", 1),
     "peak MB": lambda each: f"{max(run['peak_mb'] for run in each['runs']):.0f}",
     "round trips: SQS / PG / Neo4j / cache": lambda each: _trips(each),

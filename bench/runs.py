@@ -45,6 +45,8 @@ class Run:
     """Segments a second since the start of the process."""
     load: float
     """The share of all processors that was busy in the steady part."""
+    others: float
+    """The share of all processors that went to what has nothing to do with the benchmark."""
     cpu_ms: Mapping[str, float]
     """A segment, by group of processes; "contestants" are the workers."""
     cpu_seconds: float

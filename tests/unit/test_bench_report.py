@@ -24,7 +24,14 @@ TRIPS = {"sqs": 0.2, "postgres": 0.2, "neo4j": 0.0, "cache": 0.0}
 def a_run(steady: float, **changes: Any) -> dict[str, Any]:
     """A run as JSON holds it."""
     cpu_ms = {"contestants": 0.5, "postgres": 0.2, "sqs": 0.7, "neo4j": 0.0, "cache": 0.0, "proxies": 0.0}
-    run = {"steady": steady, "from_start": steady / 2, "load": 0.5, "cpu_ms": cpu_ms, "cpu_seconds": 3.0}
+    run = {
+        "steady": steady,
+        "from_start": steady / 2,
+        "load": 0.5,
+        "others": 0.01,
+        "cpu_ms": cpu_ms,
+        "cpu_seconds": 3.0,
+    }
     return {**run, "peak_mb": 150.0, "wal_bytes": 2_000.0, "result_bytes": 1_500.0, **changes}
 
 
@@ -105,6 +112,7 @@ def test_readings_are_subtracted_group_by_group() -> None:
     passed = Reading({"postgres": 1.5, "sqs": 2.0}, machine=11.0, wall=24.0).since(earlier)
     assert passed == Reading({"postgres": 0.5, "sqs": 0.0}, 1.0, 4.0)
     assert passed.load == 0.25
+    assert passed.others == 0.125
 
 
 def test_segments_are_picked_evenly() -> None:
@@ -209,6 +217,12 @@ def test_the_report_shows_every_profile_and_warning() -> None:
         assert part in text
     workers = text.partition(TITLES["workers"])[2].partition("##")[0]
     assert "batch ms" not in workers, "a column that nobody fills"
+
+
+def test_disturbed_runs_are_told() -> None:
+    noisy = {"variants": [a_variant("1 worker", 1, 500, 500, others=0.2), a_variant("2 workers", 2, 900)]}
+    assert "2 of 3 timed runs were disturbed" in markdown(a_document(workers=noisy))
+    assert "disturbed" not in markdown(a_document(standard=STANDARD))
 
 
 def test_small_sizes_are_marked() -> None:
