@@ -7,10 +7,13 @@ since the epoch on its clock.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from app.errors import PermanentError
 from app.traversal import Start
+
+JUST_AFTER_SECONDS: Final = 0.5
+"""A message that waits for a moment comes back this long after it."""
 
 
 @dataclass(frozen=True, slots=True)

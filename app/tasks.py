@@ -15,6 +15,7 @@ from app.errors import DataError, OutageError, PermanentError, ProcessorError, T
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.ports import (
+    JUST_AFTER_SECONDS,
     Abandoned,
     AlreadyCompleted,
     AlreadyFailed,
@@ -47,7 +48,6 @@ OUTAGE_SECONDS: Final = 5.0
 UNKNOWN_FOR_SECONDS: Final = 120.0
 """How long after its sending a message may wait for its producer to commit the row."""
 FIRST_UNKNOWN_SECONDS: Final = 5.0
-JUST_AFTER_SECONDS: Final = 0.5
 ONE_BY_ONE_SECONDS: Final = 120.0
 """How long one batch may go on segment by segment before the rest is given back."""
 MAX_ERROR_CHARS: Final = 2_000

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 import boto3
 import neo4j
@@ -22,7 +21,7 @@ import redis
 from psycopg2 import sql
 
 from devstack import Stack
-from devstack.proxy_process import ProxyProcess
+from devstack.proxy_process import ProxyProcess, moved
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -122,7 +121,7 @@ class Ground:
             queues = stack.enter_context(self._queues(name))
             direct = {**self.environment, "POSTGRES_URL": url, **queues}
             proxies = {
-                service: stack.enter_context(_proxy(direct[VARIABLES[service]], latency_ms / 1000))
+                service: stack.enter_context(ProxyProcess.before(direct[VARIABLES[service]], latency_ms / 1000))
                 for service, latency_ms in (latencies_ms or {}).items()
             }
             connection = stack.enter_context(closing(psycopg2.connect(url)))
@@ -192,18 +191,5 @@ def _through(direct: Mapping[str, str], proxies: Mapping[str, ProxyProcess]) -> 
     environment = {**base_environment(), **direct}
     for service, proxy in proxies.items():
         names = (VARIABLES[service], *(QUEUES if service == "sqs" else ()))
-        environment.update({name: _moved(direct[name], proxy.port) for name in names})
+        environment.update({name: moved(direct[name], proxy.port) for name in names})
     return environment
-
-
-def _proxy(url: str, latency_seconds: float) -> ProxyProcess:
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return ProxyProcess(parts.hostname, parts.port, latency_seconds)
-
-
-def _moved(url: str, port: int) -> str:
-    parts = urlsplit(url)
-    before, _, _ = parts.netloc.rpartition(":")
-    return parts._replace(netloc=f"{before}:{port}").geturl()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Self, cast
+from urllib.parse import urlsplit
 
 from devstack.proxy import Counters
 
@@ -24,6 +25,14 @@ class ProxyProcess:
         self._target = f"{target_host}:{target_port}"
         self._latency_seconds = latency_seconds
         self._process: subprocess.Popen[str] | None = None
+
+    @classmethod
+    def before(cls, url: str, latency_seconds: float = 0.0) -> Self:
+        """A proxy to the server that `url` names; `moved` makes the URL that goes through it."""
+        parts = urlsplit(url)
+        if parts.hostname is None or parts.port is None:
+            raise ValueError("the URL names no host and port")
+        return cls(parts.hostname, parts.port, latency_seconds)
 
     def start(self) -> Self:
         """Start the process and wait until it listens; `port` is set from here on."""
@@ -125,3 +134,10 @@ class ProxyProcess:
         if self._process is None:
             raise RuntimeError("the proxy is not running")
         return self._process
+
+
+def moved(url: str, port: int) -> str:
+    """The same URL at another port."""
+    parts = urlsplit(url)
+    before, _, _ = parts.netloc.rpartition(":")
+    return parts._replace(netloc=f"{before}:{port}").geturl()

@@ -3,13 +3,11 @@
 Invariant: a test gets a database and queues that nobody else has used, and the graph as it loads it.
 """
 
-import fcntl
 import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from app.db.postgres import make_engine
 from app.sqs import Queue, make_client
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family, make_constraints
+from tests.stacks import reserve
 
 ROOT = Path(__file__).resolve().parent.parent
 _numbers = itertools.count()
@@ -29,27 +28,11 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """PostgreSQL, Neo4j, SQS and a cache, real ones, of this test run's own."""
-    with _unused_name() as name:
+    with reserve("test") as name:
         stack = Stack(name=name)
         stack.up()
         yield stack
         stack.down()
-
-
-@contextmanager
-def _unused_name() -> Iterator[str]:
-    """The first of test, test-2, ... that no other test run of this checkout is using."""
-    folder = ROOT / ".devstack"
-    folder.mkdir(exist_ok=True)
-    for number in itertools.count(1):
-        name = "test" if number == 1 else f"test-{number}"
-        with (folder / f"{name}.in-use").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield name
-            return
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from app.db.postgres import run
 from app.db.prepared import Prepared
 from app.ports import (
+    JUST_AFTER_SECONDS,
     Abandoned,
     AlreadyCompleted,
     AlreadyFailed,
@@ -24,9 +25,6 @@ from app.ports import (
     SegmentRequest,
     Unknown,
 )
-
-JUST_AFTER_SECONDS: Final = 0.5
-"""A held message comes back this long after its lease or wait has ended."""
 
 # One transaction: lock; send redriven FAILED segments back to QUEUED (the table's trigger gives back what they had
 # counted); classify and claim. A row that its producer inserted after the lock was taken is claimed only if it is

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from app.db.outbox import STORE_SPANS
+from app.db.outbox import PostgresOutbox
 from app.db.postgres import run
 from app.job_ports import Job, SegmentRecord
 from app.ports import UnsentSegment
@@ -136,9 +136,7 @@ class PostgresJobs:
 
     def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
         """Keep (task id, start, end) of segments whose producer gave none."""
-        columns = list(zip(*spans, strict=True))
-        parameters = dict(zip(("task_ids", "starts", "ends"), map(list, columns), strict=True))
-        run(self._engine, STORE_SPANS, parameters)
+        PostgresOutbox(self._engine).store_spans(spans)
 
     def read_records(self, job_id: str) -> Iterator[SegmentRecord]:
         """Every segment of the job by (start, id), read as they are asked for; memory holds their keys only.

@@ -3,14 +3,11 @@
 Invariant: the workers reach every service through its proxy only; the harness goes straight to the services.
 """
 
-import fcntl
-import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import neo4j
 import redis
@@ -20,9 +17,10 @@ from app.db.postgres import make_engine
 from app.sqs import Queue, make_client
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family
-from devstack.proxy_process import ProxyProcess
+from devstack.proxy_process import ProxyProcess, moved
 from tests.answers import Question, example_files, read_example
-from tests.conftest import ROOT, base_environment, migrate
+from tests.conftest import base_environment, migrate
+from tests.stacks import reserve
 
 SERVICES: Final = ("postgres", "neo4j", "cache", "sqs")
 VARIABLES: Final = {
@@ -138,27 +136,11 @@ class Surroundings:
 
 
 @contextmanager
-def reserve() -> Iterator[str]:
-    """The first of chaos, chaos-2, ... that no other run of this checkout is using."""
-    folder = ROOT / ".devstack"
-    folder.mkdir(exist_ok=True)
-    for number in itertools.count(1):
-        name = PREFIX if number == 1 else f"{PREFIX}-{number}"
-        with (folder / f"{name}.in-use").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield name
-            return
-
-
-@contextmanager
 def surroundings(run: str) -> Iterator[Surroundings]:
     """Started, empty but for the graph, and taken down at the end. `run` names the database and the queues."""
     logging.getLogger("neo4j").setLevel(logging.ERROR)
     with ExitStack() as closing:
-        stack = Stack(name=closing.enter_context(reserve()), durable_queues=True, say=lambda _: None)
+        stack = Stack(name=closing.enter_context(reserve(PREFIX)), durable_queues=True, say=lambda _: None)
         closing.callback(stack.down)
         stack.up()
         environment = stack.env()
@@ -169,7 +151,8 @@ def surroundings(run: str) -> Iterator[Surroundings]:
             for family in library.families:
                 load_family(driver, family)
         proxies = {
-            service: closing.enter_context(_proxy(environment[variable])) for service, variable in VARIABLES.items()
+            service: closing.enter_context(ProxyProcess.before(environment[variable], BASE_LATENCY_SECONDS))
+            for service, variable in VARIABLES.items()
         }
         database, url = _fresh_database(stack, environment["POSTGRES_URL"], run)
         admin = make_engine(url, pool_size=4, application_name="chaos")
@@ -178,7 +161,7 @@ def surroundings(run: str) -> Iterator[Surroundings]:
             connection.exec_driver_sql(AUDIT)
         segments, completed, dead = _fresh_queues(stack, environment, run)
         seen_by_workers = {
-            name: _moved(value, proxies[service].port)
+            name: moved(value, proxies[service].port)
             for service, name in VARIABLES.items()
             for value in [url if name == "POSTGRES_URL" else environment[name]]
         }
@@ -199,25 +182,12 @@ def surroundings(run: str) -> Iterator[Surroundings]:
                 **base_environment(),
                 **environment,
                 **seen_by_workers,
-                "SQS_QUEUE_URL": _moved(segments.url, sqs_port),
-                "SQS_COMPLETED_QUEUE_URL": _moved(completed.url, sqs_port),
-                "SQS_DEAD_LETTER_QUEUE_URL": _moved(dead.url, sqs_port),
+                "SQS_QUEUE_URL": moved(segments.url, sqs_port),
+                "SQS_COMPLETED_QUEUE_URL": moved(completed.url, sqs_port),
+                "SQS_DEAD_LETTER_QUEUE_URL": moved(dead.url, sqs_port),
                 **WORKER_SETTINGS,
             },
         )
-
-
-def _proxy(url: str) -> ProxyProcess:
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return ProxyProcess(parts.hostname, parts.port, BASE_LATENCY_SECONDS)
-
-
-def _moved(url: str, port: int) -> str:
-    parts = urlsplit(url)
-    before, _, _ = parts.netloc.rpartition(":")
-    return parts._replace(netloc=f"{before}:{port}").geturl()
 
 
 def _fresh_database(stack: Stack, admin_url: str, run: str) -> tuple[str, str]:
