@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from threading import Lock
 from typing import Final, Protocol, Self
 
+from app.background import Background
 from app.cache_memory import MemoryTier
 from app.cache_shared import MARKER_MS, SharedTier
 from app.cache_store import RedisStore
@@ -45,13 +46,18 @@ class PageCache:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        beside: Callable[[Callable[[], None]], None] = lambda work: work(),
     ) -> None:
-        """`shared` None: without a shared cache everything works, only slower. Clock and sleep in seconds."""
+        """`shared` None: without a shared cache everything works, only slower. Clock and sleep in seconds.
+
+        `beside` does what nobody waits for: sharing what was loaded.
+        """
         self._loader = loader
         self._memory = memory
         self._shared = shared
         self._clock = clock
         self._sleep = sleep
+        self._beside = beside
         self._lock = Lock()
         self._flights: dict[str, Future[Page]] = {}
 
@@ -63,7 +69,7 @@ class PageCache:
         Raises `ConfigurationError` for a URL that makes no sense.
         """
         shared = SharedTier(RedisStore(url), loader.graph_id, ttl_seconds) if url else None
-        return cls(loader, MemoryTier(memory_bytes), shared)
+        return cls(loader, MemoryTier(memory_bytes), shared, beside=Background("sharing pages"))
 
     def get(self, needs: Mapping[str, int], read_at_us: int) -> Mapping[str, Page]:
         """A page for every id in `needs`, none read before the time (microseconds) that stands there.
@@ -160,8 +166,8 @@ class PageCache:
             return {}
         pages = dict(self._loader.load_pages(ids, read_at_us))
         self._memory.put(pages.values())
-        if self._shared is not None:
-            self._shared.put(pages.values())
+        if (shared := self._shared) is not None:
+            self._beside(lambda: shared.put(pages.values()))
         return pages
 
 

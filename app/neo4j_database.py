@@ -4,7 +4,7 @@ Invariant: a page that is loaded here was read after `read_at_us`, and malformed
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import batched
 from threading import Lock
 from typing import Any, LiteralString, NamedTuple
@@ -15,7 +15,7 @@ import neo4j
 from app import neo4j_quries as queries
 from app.errors import ConfigurationError, PermanentError, ProcessorError
 from app.neo4j_session import QueryTimeoutError, Reader, open_driver
-from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page, check_layers
+from app.page_builder import WarnOnce, build_pages, check_layer, join_layers
 from app.pages import Page
 from app.traversal import PageSource, Start, walk_together
 
@@ -104,11 +104,15 @@ class Neo4JDatabase:
         if not rows:
             return None
         for wanted in JOB_ANNOTATION_TYPES:
-            layers = [RawLayer(annotation, segments) for kind, annotation, segments in rows if kind == wanted]
+            layers = [
+                check_layer(annotation, columns, manifestation_id, self._warn)
+                for kind, annotation, columns in rows
+                if kind == wanted
+            ]
             if layers:
                 logger.info("The segments of manifestation %s are those of its %s", manifestation_id, wanted)
-                unique = {row[0]: row for row in check_layers(layers, manifestation_id, self._warn)}
-                return sorted(_spans(unique.values()), key=lambda span: (span.start, span.segment_id))
+                spans = {SegmentSpan(*row) for row in zip(*join_layers(layers), strict=True)}
+                return sorted(spans, key=lambda span: (span.start, span.segment_id))
         return []
 
     def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -143,18 +147,16 @@ class Neo4JDatabase:
         self._driver.close()
 
     def _load_chunk(self, ids: Sequence[str], read_at_us: int) -> dict[str, Page]:
-        def build(row: list[Any]) -> Page:
-            return build_page(_raw_manifestation(*row), read_at_us, self._warn)
-
         try:
-            pages = self._reader.read(queries.READ_PAGES, build, ids=ids)
+            return self._reader.read(
+                queries.READ_PAGES, lambda rows: build_pages(rows, read_at_us, self._warn), ids=ids
+            )
         except QueryTimeoutError:
             if len(ids) == 1:
                 raise
             half = len(ids) // 2
             logger.warning("Reading %d pages at once took too long; trying half as many", len(ids))
             return self._load_chunk(ids[:half], read_at_us) | self._load_chunk(ids[half:], read_at_us)
-        return {page.manifestation_id: page for page in pages}
 
 
 def _share_driver() -> tuple[neo4j.Driver, str, str | None]:
@@ -167,11 +169,3 @@ def _share_driver() -> tuple[neo4j.Driver, str, str | None]:
         if _shared_driver is None:
             _shared_driver = open_driver(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password)
         return _shared_driver, settings.neo4j_uri, settings.neo4j_database
-
-
-def _raw_manifestation(id_: str, exists: bool, pairs: list[Any], layers: list[Any]) -> RawManifestation:
-    return RawManifestation(id_, exists, [RawPair(*pair) for pair in pairs], [RawLayer(*layer) for layer in layers])
-
-
-def _spans(rows: Iterable[Sequence[Any]]) -> list[SegmentSpan]:
-    return [SegmentSpan(*row) for row in rows]

@@ -8,10 +8,12 @@ Cypher 5 of Neo4j 5.23 or later (`CALL (variable) { ... }`).
 
 from typing import Final, LiteralString
 
-# One row for each id of $ids: [id, exists, pairs, layers], with the whole page of that manifestation in it.
-# pairs: [a1, a2, target or null, [[source start, source end, hit start, hit end], ...]]; DISTINCT, because two
-# annotations may be ALIGNED_TO each other in both directions.
-# layers: [segmentation annotation, [[segment, start, end], ...]].
+# The pages of $ids: [id, exists, kind, annotation, other annotation, target, columns], the rows of each id together.
+# kind 'pair': [source starts, source ends, hit starts, hit ends] of the aligned segments of two annotations, `target`
+# null when the other belongs to no manifestation; DISTINCT, because two annotations may be ALIGNED_TO each other in
+# both directions. kind 'layer': [segments, starts, ends] of a segmentation annotation. kind 'end': one row, always.
+# Columns, because lists of lists cost the driver twice as much; {} stands for null, which collect() would leave out.
+# A row a part and not a row a page, so that one can be built while the next is read.
 # The hops of the innermost MATCH are apart, and b is compared at the end, because one pattern that ends in a2 costs a
 # third more: it checks that no relation repeats, and looks for each hit from both sides.
 READ_PAGES: Final[LiteralString] = """
@@ -29,34 +31,42 @@ CALL (m) {
     MATCH (h)-[:SEGMENTATION_OF]->(b)
     WITH a2, s, h, b
     WHERE b = a2
-    RETURN collect([s.span_start, s.span_end, h.span_start, h.span_end]) AS spans
+    RETURN [
+      collect(coalesce(s.span_start, {})), collect(coalesce(s.span_end, {})),
+      collect(coalesce(h.span_start, {})), collect(coalesce(h.span_end, {}))
+    ] AS columns
   }
-  RETURN collect([a1.id, a2.id, target.id, spans]) AS pairs
-}
-CALL (m) {
+  RETURN 'pair' AS kind, a1.id AS annotation, a2.id AS other, target.id AS target, columns
+UNION ALL
   MATCH (m)<-[:ANNOTATION_OF]-(a:Annotation)
   WHERE EXISTS { (a)-[:HAS_TYPE]->(:AnnotationType {name: 'segmentation'}) }
   CALL (a) {
     MATCH (a)<-[:SEGMENTATION_OF]-(s:Segment)
-    RETURN collect([s.id, s.span_start, s.span_end]) AS segments
+    RETURN [
+      collect(coalesce(s.id, {})), collect(coalesce(s.span_start, {})), collect(coalesce(s.span_end, {}))
+    ] AS columns
   }
-  RETURN collect([a.id, segments]) AS layers
+  RETURN 'layer' AS kind, a.id AS annotation, null AS other, null AS target, columns
+UNION ALL
+  RETURN 'end' AS kind, null AS annotation, null AS other, null AS target, null AS columns
 }
-RETURN id, m IS NOT NULL AS exists, pairs, layers
+RETURN id, m IS NOT NULL AS exists, kind, annotation, other, target, columns
 """
 
 # The segments that a job of manifestation $id is cut from: one row for each annotation of its segmentation and its
-# pagination, [type, annotation, [[segment, start, end], ...]]; no row at all when the manifestation does not exist, a
-# row of nulls when it has neither.
+# pagination, [type, annotation, [segments, starts, ends]] as above; no row at all when the manifestation does not
+# exist, a row of nulls when it has neither.
 LIST_SEGMENTS: Final[LiteralString] = """
 MATCH (m:Manifestation {id: $id})
 OPTIONAL MATCH (m)<-[:ANNOTATION_OF]-(a:Annotation)-[:HAS_TYPE]->(k:AnnotationType)
 WHERE k.name IN ['segmentation', 'pagination']
 CALL (a) {
   MATCH (a)<-[:SEGMENTATION_OF]-(s:Segment)
-  RETURN collect([s.id, s.span_start, s.span_end]) AS segments
+  RETURN [
+    collect(coalesce(s.id, {})), collect(coalesce(s.span_start, {})), collect(coalesce(s.span_end, {}))
+  ] AS columns
 }
-RETURN k.name AS type, a.id AS annotation, segments
+RETURN k.name AS type, a.id AS annotation, columns
 """
 
 # The spans of those of $ids that exist and have one.

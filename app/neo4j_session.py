@@ -6,7 +6,7 @@ broke; the driver's own retries, up to 30 s of silence, are not used.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any, Final, LiteralString
@@ -82,17 +82,17 @@ class Reader:
     def read[T](
         self,
         query: LiteralString,
-        convert: Callable[[list[Any]], T],
+        consume: Callable[[Iterator[list[Any]]], T],
         *,
         seconds: float = QUERY_TIMEOUT_SECONDS,
         **parameters: Any,
-    ) -> list[T]:
-        """`convert` of each row's values, while they arrive, so that no two rows need to fit in memory together.
+    ) -> T:
+        """What `consume` makes of the rows' values, while they arrive; it may be called a second time, from the start.
 
         Raises `OutageError`, `TransientError` (`QueryTimeoutError` after `seconds`) or `PermanentError`.
         """
         try:
-            return self._run(query, convert, seconds, parameters)
+            return self._run(query, consume, seconds, parameters)
         except (vendor.GqlError, OSError) as error:
             raise translate(error) from error
 
@@ -110,16 +110,20 @@ class Reader:
             raise translate(error) from error
 
     def _run[T](
-        self, query: LiteralString, convert: Callable[[list[Any]], T], seconds: float, parameters: dict[str, Any]
-    ) -> list[T]:
+        self,
+        query: LiteralString,
+        consume: Callable[[Iterator[list[Any]]], T],
+        seconds: float,
+        parameters: dict[str, Any],
+    ) -> T:
         bounded = neo4j.Query(query, timeout=seconds)
 
-        def run() -> list[T]:
+        def run() -> T:
             # Write access is what the driver calls the leader; a fetch size of -1 asks for all rows at once.
             with self._driver.session(
                 database=self._database, default_access_mode=neo4j.WRITE_ACCESS, fetch_size=-1
             ) as session:
-                return [convert(list(record.values())) for record in session.run(bounded, parameters)]
+                return consume(list(record.values()) for record in session.run(bounded, parameters))
 
         return within(seconds + ANSWER_MARGIN_SECONDS, lambda: self._repeated(run))
 

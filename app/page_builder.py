@@ -1,16 +1,17 @@
-"""Builds a page from what the graph holds, and judges the data on the way.
+"""Builds pages from what the graph holds, and judges the data on the way.
 
 Invariant: what is merely absent is skipped with a warning, once (a segment without a span, an annotation
 without a manifestation); what is malformed makes the page unusable, in words that name it, and spoils no
-other page.
+other page. Each part is built while the next is still on its way.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import gt
+from itertools import groupby
+from operator import gt, itemgetter
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from app.errors import PermanentError
 from app.pages import Page, Segmentation
@@ -18,41 +19,16 @@ from app.spans import Pair
 
 logger = logging.getLogger(__name__)
 
-type Rows = Sequence[Sequence[Any]]
+type Columns = Sequence[Sequence[Any]]
+"""Equally long; a value of a segment that lacks it is `ABSENT`, as nulls can't be collected."""
 type Warn = Callable[[str], None]
 
+ABSENT: Final[dict[str, Any]] = {}
+"""An empty map: no property can be one."""
+PAIR: Final = "pair"
+LAYER: Final = "layer"
+END: Final = "end"
 MAX_REMEMBERED_WARNINGS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class RawPair:
-    """An alignment pair as the graph has it. `target` None: annotation `a2` belongs to no manifestation.
-
-    `spans`: [source start, source end, hit start, hit end] for every two aligned segments, unchecked.
-    """
-
-    a1: str
-    a2: str
-    target: str | None
-    spans: Rows
-
-
-@dataclass(frozen=True, slots=True)
-class RawLayer:
-    """A segmentation annotation as the graph has it. `segments`: [id, start, end], unchecked, in any order."""
-
-    annotation: str
-    segments: Rows
-
-
-@dataclass(frozen=True, slots=True)
-class RawManifestation:
-    """All that the graph has on one manifestation. A segment may come once in each of several layers."""
-
-    id: str
-    exists: bool
-    pairs: Sequence[RawPair] = ()
-    layers: Sequence[RawLayer] = ()
 
 
 @dataclass(slots=True)
@@ -73,64 +49,97 @@ class WarnOnce:
         logger.warning("%s", text)
 
 
-def build_page(raw: RawManifestation, read_at_us: int, warn: Warn) -> Page:
-    """The page of `raw`; with its `problem` set when its data is malformed."""
-    try:
-        segmentation = Segmentation.from_rows(check_layers(raw.layers, raw.id, warn))
-        return Page(raw.id, read_at_us, raw.exists, _pairs(raw, warn), segmentation)
-    except PermanentError as error:
-        return Page(raw.id, read_at_us, raw.exists, problem=str(error))
+def build_pages(rows: Iterable[Sequence[Any]], read_at_us: int, warn: Warn) -> dict[str, Page]:
+    """The page of each manifestation, by its id, from the rows of `READ_PAGES` (app/neo4j_quries.py).
+
+    A page whose data is malformed has its `problem` set.
+    """
+    return {
+        manifestation_id: _build_page(manifestation_id, parts, read_at_us, warn)
+        for manifestation_id, parts in groupby(rows, key=itemgetter(0))
+    }
 
 
-def check_layers(layers: Sequence[RawLayer], manifestation_id: str, warn: Warn) -> list[Sequence[Any]]:
-    """[id, start, end] of the segments that have a span; `PermanentError` when one is malformed."""
-    return [row for layer in layers for row in _segment_rows(layer, manifestation_id, warn)]
+def check_layer(annotation: str, columns: Columns, manifestation_id: str, warn: Warn) -> Columns:
+    """The columns of an annotation's segments without those that lack a span; `PermanentError` when one is malformed.
+
+    `columns`: ids, starts, ends, in any order.
+    """
+    names, starts, ends = columns
+    if _are_texts(names) and _are_spans(starts, ends):
+        return columns
+    columns = _present(columns, f"annotation {annotation!r}", warn)
+    for name, start, end in zip(*columns, strict=True):
+        where = f"segment {name!r:.600} of manifestation {manifestation_id!r}"
+        _check_text(name, where)
+        _check_span(start, end, where)
+    return columns
 
 
-def _pairs(raw: RawManifestation, warn: Warn) -> tuple[Pair, ...]:
-    pairs: list[Pair] = []
-    for pair in sorted(raw.pairs, key=lambda pair: (pair.a1, pair.a2, pair.target or "")):
-        if pair.target is None:
-            warn(f"annotation {pair.a2!r} belongs to no manifestation; its alignment is skipped")
-        elif pair.target != raw.id:
-            where = f"alignment {pair.a1!r} - {pair.a2!r} of manifestation {raw.id!r}"
-            _check_text(pair.target, where)
-            if rows := _span_rows(pair.spans, where, warn):
-                pairs.append(Pair.from_rows(pair.target, rows))
-    return tuple(pairs)
+def join_layers(layers: Sequence[Columns]) -> Columns:
+    """The columns of several annotations as one: ids, starts, ends."""
+    if len(layers) == 1:
+        return layers[0]
+    return [[value for layer in layers for value in layer[at]] for at in range(3)]
 
 
-def _span_rows(spans: Rows, where: str, warn: Warn) -> Rows:
-    """The rows that have their spans, checked. By columns: loading spends its time here."""
-    rows, columns = _present(spans)
-    if len(rows) < len(spans):
+def _build_page(manifestation_id: str, parts: Iterable[Sequence[Any]], read_at_us: int, warn: Warn) -> Page:
+    """From rows of [id, exists, kind, annotation, other annotation, target, columns]."""
+    exists = False
+    pairs: list[tuple[tuple[str, str], Pair]] = []
+    layers: list[Columns] = []
+    problems: list[tuple[str, str]] = []
+    for _, exists, kind, annotation, other, target, columns in parts:  # noqa: B007  (the same in every row)
+        try:
+            if kind == PAIR:
+                if (pair := _pair(manifestation_id, annotation, other, target, columns, warn)) is not None:
+                    pairs.append(((annotation, other), pair))
+            elif kind == LAYER:
+                layers.append(check_layer(annotation, columns, manifestation_id, warn))
+        except PermanentError as error:
+            problems.append((kind, str(error)))
+    if problems:
+        return Page(manifestation_id, read_at_us, exists, problem=min(problems)[1])
+    pairs.sort(key=itemgetter(0))
+    segmentation = Segmentation.from_columns(*join_layers(layers))
+    return Page(manifestation_id, read_at_us, exists, tuple(pair for _, pair in pairs), segmentation)
+
+
+def _pair(
+    manifestation_id: str, annotation: str, other: str, target: str | None, columns: Columns, warn: Warn
+) -> Pair | None:
+    """None when nothing can be reached by it, or only the manifestation itself."""
+    where = f"alignment {annotation!r} - {other!r} of manifestation {manifestation_id!r}"
+    if target is None:
+        warn(f"annotation {other!r} belongs to no manifestation; its alignment is skipped")
+        return None
+    if target == manifestation_id:
+        return None
+    for name in (annotation, other, target):
+        _check_text(name, where)
+    pair = Pair.from_columns(target, *_check_spans(columns, where, warn))
+    return pair if pair.chains else None
+
+
+def _check_spans(columns: Columns, where: str, warn: Warn) -> Columns:
+    """Without those that lack a span; `PermanentError` when one is malformed."""
+    starts, ends, lows, highs = columns
+    if _are_spans(starts, ends) and _are_spans(lows, highs):
+        return columns
+    columns = _present(columns, where, warn)
+    for start, end, low, high in zip(*columns, strict=True):
+        _check_span(start, end, f"a segment of {where}")
+        _check_span(low, high, f"a segment of {where}")
+    return columns
+
+
+def _present(columns: Columns, where: str, warn: Warn) -> Columns:
+    """Without the rows in which something is absent."""
+    rows = list(zip(*columns, strict=True))
+    present = [row for row in rows if ABSENT not in row]
+    if len(present) < len(rows):
         warn(f"{where} has segments without a span; they are skipped")
-    if rows and not (_are_spans(columns[0], columns[1]) and _are_spans(columns[2], columns[3])):
-        for start, end, hit_start, hit_end in rows:
-            _check_span(start, end, f"a segment of {where}")
-            _check_span(hit_start, hit_end, f"a segment of {where}")
-    return rows
-
-
-def _segment_rows(layer: RawLayer, manifestation_id: str, warn: Warn) -> Rows:
-    rows, columns = _present(layer.segments)
-    if len(rows) < len(layer.segments):
-        warn(f"annotation {layer.annotation!r} has segments without a span; they are skipped")
-    if rows and not (_are_texts(columns[0]) and _are_spans(columns[1], columns[2])):
-        for name, start, end in rows:
-            where = f"segment {name!r:.600} of manifestation {manifestation_id!r}"
-            _check_text(name, where)
-            _check_span(start, end, where)
-    return rows
-
-
-def _present(rows: Rows) -> tuple[Rows, list[tuple[Any, ...]]]:
-    """The rows without a None in them, and their columns."""
-    columns = list(zip(*rows, strict=True))
-    if any(None in column for column in columns):
-        rows = [row for row in rows if None not in row]
-        columns = list(zip(*rows, strict=True))
-    return rows, columns
+    return [[row[at] for row in present] for at in range(len(columns))]
 
 
 def _are_spans(starts: Sequence[Any], ends: Sequence[Any]) -> bool:

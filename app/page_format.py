@@ -6,7 +6,7 @@ executed.
 
 Layout: MAGIC (its last byte is the format's version), BLAKE2b-128 of all that follows, length of the body
 before compression (4 bytes), the body under zlib. The body: length of the outline (4 bytes), the outline as
-JSON, every array that the outline announces as little-endian integers, the segmentation's text in ASCII.
+JSON, every array that the outline announces as little-endian integers, the segments' names in ASCII.
 """
 
 import json
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-from app.pages import Page, PageFormatError, Segmentation, SegmentChain
-from app.spans import Numbers, Pair, SpanChain, is_ascending
+from app.pages import Page, PageFormatError, Segmentation
+from app.spans import Numbers, Pair, SpanChain, is_ascending, pick
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAGIC = b"srpage" + bytes([FORMAT_VERSION])
 DIGEST_BYTES = 16
 MAX_BODY_BYTES = 256 * 1024 * 1024  # no page comes near; a forged length must not fill the memory
@@ -46,15 +46,13 @@ def encode_page(page: Page) -> bytes:
             ]
             for pair in page.pairs
         ],
-        "segments": [
-            _announce(arrays, *(part for part in (chain.starts, chain.ends, chain.ranks) if part is not None))
-            for chain in segmentation.chains
-        ],
+        "segments": _announce(arrays, segmentation.starts, segmentation.ends),
         "offsets": _announce(arrays, segmentation.offsets),
+        "chains": [_announce(arrays, ranks) for ranks in segmentation.chains],
     }
     text = json.dumps(outline).encode("ascii")
     body = b"".join(
-        [_LENGTH.pack(len(text)), text, *map(_to_bytes, arrays), segmentation.blob.encode("ascii")],
+        [_LENGTH.pack(len(text)), text, *map(_to_bytes, arrays), segmentation.names.encode("ascii")],
     )
     rest = _LENGTH.pack(len(body)) + zlib.compress(body, _ZLIB_LEVEL)
     return _HEADER.pack(MAGIC, blake2b(rest, digest_size=DIGEST_BYTES).digest()) + rest
@@ -148,10 +146,10 @@ def _decode(body: bytes) -> Page:
         Pair(_text(target), tuple(_span_chain(reader, announced) for announced in chains))
         for target, chains in outline["pairs"]
     )
-    only = len(outline["segments"]) == 1
-    chains = tuple(_segment_chain(reader, announced, only) for announced in outline["segments"])
+    starts, ends = reader.group(outline["segments"], ["starts", "ends"])
     (offsets,) = reader.group(outline["offsets"], ["offsets"])
-    segmentation = Segmentation(chains, offsets, str(reader.rest(), "ascii"))
+    chains = tuple(ranks for announced in outline["chains"] for ranks in reader.group(announced, ["ranks"]))
+    segmentation = Segmentation(starts, ends, offsets, str(reader.rest(), "ascii"), chains)
     _check_segmentation(segmentation)
     if type(outline["exists"]) is not bool or type(outline["read_at_us"]) is not int:
         raise PageFormatError("a field of another type")
@@ -173,23 +171,19 @@ def _span_chain(reader: _Reader, announced: Sequence[Any]) -> SpanChain:
     return SpanChain(starts, ends, lows, highs)
 
 
-def _segment_chain(reader: _Reader, announced: Sequence[Any], only: bool) -> SegmentChain:
-    starts, ends, *ranks = reader.group(announced, ["starts", "ends"] if only else ["starts", "ends", "ranks"])
-    _check_ascending(starts, ends, *ranks)
-    return SegmentChain(starts, ends, ranks[0] if ranks else None)
-
-
 def _check_segmentation(segmentation: Segmentation) -> None:
-    """Every rank once, and offsets that cut the text into as many fragments."""
-    count = len(segmentation)
-    ranks = [rank for chain in segmentation.chains if chain.ranks is not None for rank in chain.ranks]
-    in_chains = sum(len(chain.starts) for chain in segmentation.chains)
-    if in_chains != count or (ranks and sorted(ranks) != list(range(count))):
+    """Segments in order, every one of them in one chain, and offsets that cut the text into as many names."""
+    starts, ends, offsets, chains = segmentation.starts, segmentation.ends, segmentation.offsets, segmentation.chains
+    _check_ascending(starts, offsets)
+    if len(offsets) != len(starts) + 1 or offsets[0] != 0 or offsets[-1] != len(segmentation.names):
+        raise PageFormatError("offsets and names differ")
+    if not chains:
+        _check_ascending(ends)
+        return
+    if sorted(rank for ranks in chains for rank in ranks) != list(range(len(starts))):
         raise PageFormatError("chains and segments differ")
-    offsets, size = segmentation.offsets, len(segmentation.blob)
-    _check_ascending(offsets)
-    if offsets[0] != 0 or offsets[-1] != size:
-        raise PageFormatError("offsets and text differ")
+    for ranks in chains:
+        _check_ascending(ranks, pick(ends, ranks))
 
 
 def _check_ascending(*columns: Numbers) -> None:

@@ -1,21 +1,19 @@
 """A page: all that the walk needs about one manifestation (shared/spec/cache.md).
 
-Invariant: pages never change once made, and are shared between threads. What a result shows of a text is encoded as
-JSON when its page is made, never again.
+Invariant: pages never change once made, and are shared between threads. Names are encoded as JSON when a page is made,
+never again.
 """
 
 import json
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from operator import itemgetter
-from typing import Any
 
 from app.errors import ProcessorError
-from app.spans import Numbers, Pair, compact, partition, pick
+from app.spans import Numbers, Pair, compact, partition, sort_columns
 
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
 
@@ -27,82 +25,62 @@ class PageFormatError(ProcessorError):
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentChain:
-    """Segments whose starts and ends both never decrease.
-
-    `ranks`: their places in the order by (start, id), ascending; None when this is the only chain.
-    """
-
-    starts: Numbers
-    ends: Numbers
-    ranks: Numbers | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Segmentation:
-    """A text's segments by (start, id), encoded as JSON once; a run of them is a slice of `blob`.
+    """A text's segments by (start, id): the rank of a segment is its place in this order.
 
-    The segment of rank r is `blob[offsets[r] : offsets[r + 1]]` with a comma at its end; there is one offset more.
+    Its name, encoded as JSON, is `names[offsets[rank] : offsets[rank + 1]]`; there is one offset more than segments.
+    `chains`: the ranks of each monotone chain (app/spans.py), ascending; none when all segments are one chain.
     """
 
-    chains: tuple[SegmentChain, ...] = ()
+    starts: Numbers = field(default_factory=lambda: array("i"))
+    ends: Numbers = field(default_factory=lambda: array("i"))
     offsets: Numbers = field(default_factory=lambda: array("i", [0]))
-    blob: str = ""
+    names: str = ""
+    chains: tuple[Numbers, ...] = ()
 
     def __len__(self) -> int:
         """The number of segments."""
-        return len(self.offsets) - 1
+        return len(self.starts)
 
     def overlapping(self, start: int, end: int) -> str:
         """The JSON of the segments that overlap [start, end), by (start, id), separated, without brackets."""
-        runs: list[range] = []
-        for chain in self.chains:
-            first = bisect_right(chain.ends, start)
-            stop = bisect_left(chain.starts, end, first)
-            if first < stop:
-                if chain.ranks is None:
-                    return self.blob[self.offsets[first] : self.offsets[stop] - 1]
-                runs += _runs(chain.ranks[first:stop])
+        starts, ends, offsets, names = self.starts, self.ends, self.offsets, self.names
         return ",".join(
-            self.blob[self.offsets[run.start] : self.offsets[run.stop] - 1]
-            for run in sorted(runs, key=lambda run: run.start)
+            [
+                f'{{"segment_id": {names[offsets[rank] : offsets[rank + 1]]},'
+                f' "span": {{"start": {starts[rank]}, "end": {ends[rank]}}}}}'
+                for rank in self._ranks(start, end)
+            ]
         )
+
+    def _ranks(self, start: int, end: int) -> Sequence[int]:
+        """Of the segments that overlap [start, end), ascending."""
+        if not self.chains:
+            first = bisect_right(self.ends, start)
+            return range(first, bisect_left(self.starts, end, first))
+        found: list[int] = []
+        for ranks in self.chains:
+            first = bisect_right(ranks, start, key=self.ends.__getitem__)
+            found += ranks[first : bisect_left(ranks, end, first, key=self.starts.__getitem__)]
+        return sorted(found)
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Sequence[Any]]) -> "Segmentation":
-        """From [id, start, end] in any order; a segment that comes twice (of two annotations) counts once."""
-        unique = {row[0]: row for row in rows}
-        if not unique:
-            return cls()
-        ids, starts, ends = zip(*sorted(unique.values(), key=itemgetter(1, 0)), strict=True)
-        # JSON escapes line breaks, so that all ids can be quoted in one call and told apart again.
-        quoted = json.dumps(ids, separators=("\n", ":"))[1:-1].split("\n")
-        fragments = [
-            f'{{"segment_id": {name}, "span": {{"start": {start}, "end": {end}}}}},'
-            for name, start, end in zip(quoted, starts, ends, strict=True)
-        ]
+    def from_columns(cls, ids: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> "Segmentation":
+        """In any order; a segment that comes twice (of two annotations) counts once."""
+        if len(set(ids)) < len(ids):
+            unique = {row[0]: row for row in zip(ids, starts, ends, strict=True)}
+            ids, starts, ends = zip(*unique.values(), strict=True)
+        starts, ids, ends = sort_columns(starts, ids, ends)
+        # JSON escapes line breaks, so that all ids can be encoded in one call and told apart again.
+        names = json.dumps(ids, separators=("\n", ":"))[1:-1].split("\n") if ids else []
         chains = partition(ends)
         return cls(
-            tuple(
-                SegmentChain(pick(starts, chain), pick(ends, chain), compact(chain) if len(chains) > 1 else None)
-                for chain in chains
-            ),
-            compact(list(accumulate(map(len, fragments), initial=0))),
-            "".join(fragments),
+            compact(starts),
+            compact(ends),
+            compact(list(accumulate(map(len, names), initial=0))),
+            "".join(names),
+            tuple(map(compact, chains)) if len(chains) > 1 else (),
         )
-
-
-def _runs(ranks: Sequence[int]) -> list[range]:
-    """Ascending ranks as maximal runs of consecutive ones."""
-    runs: list[range] = []
-    first = previous = ranks[0]
-    for rank in ranks[1:]:
-        if rank != previous + 1:
-            runs.append(range(first, previous + 1))
-            first = rank
-        previous = rank
-    runs.append(range(first, previous + 1))
-    return runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +114,9 @@ def size_bytes(page: Page) -> int:
     """The memory that a page holds."""
     parts: list[object] = [
         page, page.manifestation_id, page.read_at_us, page.pairs, page.problem, page.json_head,
-        page.segmentation, page.segmentation.chains, page.segmentation.offsets, page.segmentation.blob,
+        page.segmentation, page.segmentation.starts, page.segmentation.ends, page.segmentation.offsets,
+        page.segmentation.names, page.segmentation.chains, *page.segmentation.chains,
     ]  # fmt: skip
-    for segments in page.segmentation.chains:
-        parts += [segments, segments.starts, segments.ends, segments.ranks]
     for pair in page.pairs:
         parts += [pair, pair.target, pair.chains]
         for spans in pair.chains:

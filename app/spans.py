@@ -10,7 +10,7 @@ mostly.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain as chained
 from typing import Any
@@ -32,6 +32,15 @@ def is_ascending(numbers: Numbers) -> bool:
     """Whether they never decrease."""
     values = numbers.tolist()
     return values == sorted(values)
+
+
+def sort_columns(*columns: Sequence[Any]) -> list[Sequence[Any]]:
+    """The columns in the order of their rows, which need not be made into rows where the first column decides."""
+    first = columns[0]
+    if len(set(first)) < len(first):
+        return list(zip(*sorted(zip(*columns, strict=True)), strict=True))
+    order = sorted(range(len(first)), key=first.__getitem__)
+    return [list(map(column.__getitem__, order)) for column in columns]
 
 
 def partition(ends: Sequence[int]) -> list[Sequence[int]]:
@@ -116,14 +125,11 @@ class Pair:
         return found
 
     @classmethod
-    def from_rows(cls, target: str, rows: Iterable[Any]) -> "Pair":
-        """From [source start, source end, hit start, hit end] for every hit, in any order."""
-        ordered = sorted(rows)
-        if not ordered:
-            return cls(target, ())
-        starts, ends, lows, highs = zip(*ordered, strict=True)
-        if len(set(zip(starts, ends, strict=True))) < len(starts):
-            starts, ends, lows, highs = zip(*_merged(ordered), strict=True)
+    def from_columns(cls, target: str, *columns: Sequence[int]) -> "Pair":
+        """From source starts, source ends, hit starts and hit ends, one of each for every hit, in any order."""
+        starts, ends, lows, highs = sort_columns(*columns)
+        if len(set(starts)) < len(starts) > len(set(zip(starts, ends, strict=True))):
+            starts, ends, lows, highs = _merged(starts, ends, lows, highs)
         return cls(
             target,
             tuple(
@@ -133,10 +139,10 @@ class Pair:
         )
 
 
-def _merged(ordered: Iterable[Sequence[int]]) -> list[tuple[int, int, int, int]]:
+def _merged(*columns: Sequence[int]) -> list[Sequence[int]]:
     """One row for each distinct source span, with the extremes of its hits."""
     hits: dict[tuple[int, int], tuple[int, int]] = {}
-    for start, end, low, high in ordered:
+    for start, end, low, high in zip(*columns, strict=True):
         known = hits.get((start, end), (low, high))
         hits[start, end] = (min(known[0], low), max(known[1], high))
-    return [(*span, *extremes) for span, extremes in hits.items()]
+    return list(zip(*((*span, *extremes) for span, extremes in hits.items()), strict=True))

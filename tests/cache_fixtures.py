@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.cache_store import Entry, StoreError
-from app.pages import Page, Segmentation
+from app.pages import Page
+from tests.graph_fixtures import segmentation_of
 
 
 @dataclass
@@ -80,4 +81,4 @@ class PageMaker:
     def page(self, name: str, read_at_us: int) -> Page:
         """The page that loading gives."""
         rows = [(f"{name}.{at}", at, at + 1) for at in range(self.segments)]
-        return Page(name, read_at_us, self.exists, (), Segmentation.from_rows(rows))
+        return Page(name, read_at_us, self.exists, (), segmentation_of(rows))

@@ -5,11 +5,13 @@ Invariant: written from the definition of the graph alone, without looking at ho
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import settings
 
-from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
-from app.pages import Page
+from app.page_builder import ABSENT, END, LAYER, PAIR, Warn, WarnOnce, build_pages
+from app.pages import Page, Segmentation
+from app.spans import Pair
 from bench.reference import index_of
 from devstack.families import Family
 
@@ -17,26 +19,61 @@ unhurried = settings(deadline=None)
 """Decorates a property test: how long an example takes says more about the machine than about the code."""
 
 
-def raw_manifestation(family: Family, manifestation_id: str) -> RawManifestation:
-    """What a graph that holds `family` has on one manifestation."""
+def rows_of(family: Family, manifestation_id: str) -> list[list[Any]]:
+    """What a graph that holds `family` answers to `READ_PAGES` about one manifestation."""
     graph = index_of(family)
     if manifestation_id not in graph.annotations_of:
-        return RawManifestation(manifestation_id, exists=False)
+        return [end_row(manifestation_id, exists=False)]
     types = {row.id: row.type for row in family.annotations} | dict(family.orphan_annotations)
     pairs = [
-        RawPair(a1.id, a2, graph.annotations[a2].manifestation if a2 in graph.annotations else None, spans)
+        pair_row(manifestation_id, a1.id, a2, graph.annotations[a2].manifestation if a2 in graph.annotations else None,
+                 aligned_spans(family, a1.id, a2))
         for a1 in graph.annotations_of[manifestation_id]
         if a1.type == "alignment"
         for a2 in graph.aligned_annotations.get(a1.id, ())
         if types[a2] == "alignment"
-        for spans in [aligned_spans(family, a1.id, a2)]
-    ]
+    ]  # fmt: skip
     layers = [
-        RawLayer(row.id, segments_of(family, row.id))
+        layer_row(manifestation_id, row.id, segments_of(family, row.id))
         for row in graph.annotations_of[manifestation_id]
         if row.type == "segmentation"
     ]
-    return RawManifestation(manifestation_id, True, pairs, layers)
+    return [*pairs, *layers, end_row(manifestation_id)]
+
+
+def pair_row(name: str, a1: str, a2: str, target: str | None, spans: Sequence[Sequence[Any]]) -> list[Any]:
+    """`spans`: [source start, source end, hit start, hit end] of every two aligned segments, None where absent."""
+    return [name, True, PAIR, a1, a2, target, _columns(spans, 4)]
+
+
+def layer_row(name: str, annotation: str, segments: Sequence[Sequence[Any]]) -> list[Any]:
+    """`segments`: [id, start, end], None where absent."""
+    return [name, True, LAYER, annotation, None, None, _columns(segments, 3)]
+
+
+def end_row(name: str, *, exists: bool = True) -> list[Any]:
+    """The last of a manifestation's rows."""
+    return [name, exists, END, None, None, None, None]
+
+
+def build(rows: Sequence[list[Any]], read_at_us: int = 0, warn: Warn | None = None) -> Page:
+    """The page of the one manifestation that all the rows are of; the end is added."""
+    (page,) = build_pages([*rows, end_row(rows[0][0])], read_at_us, warn or WarnOnce()).values()
+    return page
+
+
+def pair_of(target: str, rows: Sequence[tuple[int, int, int, int]]) -> Pair:
+    """From (source start, source end, hit start, hit end) for every hit."""
+    return Pair.from_columns(target, *_columns(rows, 4))
+
+
+def segmentation_of(rows: Sequence[tuple[str, int, int]]) -> Segmentation:
+    """From (id, start, end) for every segment."""
+    return Segmentation.from_columns(*_columns(rows, 3))
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    return [[ABSENT if row[at] is None else row[at] for row in rows] for at in range(width)]
 
 
 def segments_of(family: Family, annotation: str) -> list[list[str | int | None]]:
@@ -64,7 +101,7 @@ def aligned_spans(family: Family, a1: str, a2: str) -> list[list[int | None]]:
 
 def page_of(family: Family, manifestation_id: str, read_at_us: int = 0) -> Page:
     """The page of one manifestation of the family, or the page that says it does not exist."""
-    return build_page(raw_manifestation(family, manifestation_id), read_at_us, WarnOnce())
+    return build_pages(rows_of(family, manifestation_id), read_at_us, WarnOnce())[manifestation_id]
 
 
 def pages_of(family: Family) -> dict[str, Page]:

@@ -1,7 +1,7 @@
 """What kind of failure each of Neo4j's errors is, and how a read repeats or is made smaller. No server needed."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from neo4j import exceptions as vendor
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
 from app.neo4j_database import MAX_PAGES_A_QUERY, Neo4JDatabase
 from app.neo4j_session import MAX_REASON_CHARACTERS, QueryTimeoutError, Reader, translate, within
+from tests.graph_fixtures import end_row
 
 
 def server_error(code: str, message: str = "words") -> vendor.Neo4jError:
@@ -59,12 +60,12 @@ class ScriptedReader(Reader):
     def __init__(self, *script: Exception | list[Any]) -> None:
         self.script = list(script)
 
-    def _run[T](self, query: str, convert: Callable[[list[Any]], T], seconds: float, parameters: object) -> list[T]:
-        def run() -> list[T]:
+    def _run[T](self, query: str, consume: Callable[[Iterator[list[Any]]], T], seconds: float, parameters: object) -> T:
+        def run() -> T:
             entry = self.script.pop(0)
             if isinstance(entry, Exception):
                 raise entry
-            return [convert(entry)]
+            return consume(iter([entry]))
 
         return within(5, lambda: self._repeated(run))
 
@@ -128,13 +129,13 @@ class SlowReader(Reader):
         self.asked: list[int] = []
 
     def read[T](
-        self, query: str, convert: Callable[[list[Any]], T], *, seconds: float = 1, **parameters: Any
-    ) -> list[T]:
+        self, query: str, consume: Callable[[Iterator[list[Any]]], T], *, seconds: float = 1, **parameters: Any
+    ) -> T:
         ids: Sequence[str] = parameters["ids"]
         self.asked.append(len(ids))
         if len(ids) > self.manageable:
             raise QueryTimeoutError("too slow")
-        return [convert([name, True, [], []]) for name in ids]
+        return consume(end_row(name) for name in ids)
 
 
 def database_with(reader: Reader) -> Neo4JDatabase:

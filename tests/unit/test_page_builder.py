@@ -1,20 +1,17 @@
 """What the builder makes of incomplete and of malformed data."""
 
 import logging
+from itertools import permutations
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
-from tests.graph_fixtures import unhurried
+from app.page_builder import WarnOnce, build_pages
+from tests.graph_fixtures import build, end_row, layer_row, pair_row, segmentation_of, unhurried
 
 NAN = float("nan")
-
-
-def raw(pairs: list[RawPair] | None = None, segments: list[Any] | None = None) -> RawManifestation:
-    return RawManifestation("M", True, pairs or [], [RawLayer("ann", segments or [])])
 
 
 @pytest.mark.parametrize(
@@ -22,9 +19,9 @@ def raw(pairs: list[RawPair] | None = None, segments: list[Any] | None = None) -
     [("0", 10), (0, "10"), (0.0, 10.0), (NAN, 1), (True, 5), (-1, 5), (7, 5), ([0], 5), (b"0", 5)],
 )
 def test_malformed_spans_make_the_page_a_problem_that_names_them(start: Any, end: Any) -> None:
-    segmentation = build_page(raw(segments=[["seg-1", start, end]]), 0, WarnOnce())
-    source = build_page(raw([RawPair("a1", "a2", "T", [[0, 1, 0, 1], [start, end, 0, 1]])]), 0, WarnOnce())
-    hit = build_page(raw([RawPair("a1", "a2", "T", [[0, 1, start, end]])]), 0, WarnOnce())
+    segmentation = build([layer_row("M", "ann", [["seg-1", start, end]])])
+    source = build([pair_row("M", "a1", "a2", "T", [[0, 1, 0, 1], [start, end, 0, 1]])])
+    hit = build([pair_row("M", "a1", "a2", "T", [[0, 1, start, end]])])
     assert "'seg-1'" in segmentation.problem
     for page in (segmentation, source, hit):
         assert page.problem.startswith("malformed graph data")
@@ -37,17 +34,50 @@ def test_malformed_spans_make_the_page_a_problem_that_names_them(start: Any, end
 @pytest.mark.parametrize(
     "malformed",
     [
-        raw(segments=[["se\0g", 0, 1]]),
-        raw(segments=[[17, 0, 1]]),
-        raw([RawPair("a1", "a2", "T\0", [[0, 1, 0, 1]])]),
+        layer_row("M", "ann", [["se\0g", 0, 1]]),
+        layer_row("M", "ann", [[17, 0, 1]]),
+        pair_row("M", "a1", "a2", "T\0", [[0, 1, 0, 1]]),
     ],
 )
-def test_ids_that_a_result_cannot_hold_are_a_problem(malformed: RawManifestation) -> None:
-    assert "malformed graph data" in build_page(malformed, 0, WarnOnce()).problem
+def test_ids_that_a_result_cannot_hold_are_a_problem(malformed: list[Any]) -> None:
+    assert "malformed graph data" in build([malformed]).problem
+
+
+def test_an_annotation_without_an_id_is_a_problem_as_pairs_are_ordered_by_it() -> None:
+    nameless = pair_row("M", "a1", "a2", "T", [[0, 1, 0, 1]])
+    nameless[3] = None
+    page = build([nameless, pair_row("M", "a1", "a2", "T", [[0, 1, 0, 1]])])
+    assert "alignment None - 'a2' of manifestation 'M' has an id that is not text" in page.problem
+
+
+def test_of_several_problems_the_same_one_is_told_whatever_the_order() -> None:
+    rows = [
+        pair_row("M", "a1", "a2", "T", [[7, 5, 0, 1]]),
+        pair_row("M", "b1", "b2", "T", [[7, 5, 0, 1]]),
+        layer_row("M", "ann", [["seg-1", -1, 0]]),
+    ]
+    assert {build(list(drawn)).problem for drawn in permutations(rows)} == {
+        "malformed graph data: segment 'seg-1' of manifestation 'M' has the span [-1, 0)"
+    }
+
+
+def test_pages_come_from_rows_one_manifestation_after_another() -> None:
+    rows = [
+        pair_row("M", "b1", "b2", "U", [[0, 1, 0, 1]]),
+        pair_row("M", "a1", "a2", "T", [[0, 1, 0, 1]]),
+        layer_row("M", "two", [["s2", 5, 9], ["s1", 0, 5]]),
+        layer_row("M", "one", [["s1", 0, 5], ["s0", 0, 1]]),
+        end_row("M"),
+        end_row("nowhere", exists=False),
+    ]
+    pages = build_pages(iter(rows), 7, WarnOnce())
+    assert {name: page.exists for name, page in pages.items()} == {"M": True, "nowhere": False}
+    assert [pair.target for pair in pages["M"].pairs] == ["T", "U"]
+    assert pages["M"].segmentation == segmentation_of([("s0", 0, 1), ("s1", 0, 5), ("s2", 5, 9)])
 
 
 def test_a_problem_stays_short() -> None:
-    page = build_page(raw(segments=[["s", "x" * 10_000, 1]]), 0, WarnOnce())
+    page = build([layer_row("M", "ann", [["s", "x" * 10_000, 1]])])
     assert len(page.problem) < 300
 
 
@@ -57,7 +87,7 @@ def test_segments_without_a_span_are_skipped_with_one_warning(drawn: list[tuple[
     warned: list[str] = []
     spans = [[*span, 0, 1] for span in drawn] + [[0, 5, None, 1], [0, 5, 0, None]]
     segments = [[f"s{at}", start, end] for at, (start, end) in enumerate(drawn)]
-    page = build_page(raw([RawPair("a1", "a2", "T", spans)], segments), 0, warned.append)
+    page = build([pair_row("M", "a1", "a2", "T", spans), layer_row("M", "ann", segments)], warn=warned.append)
     assert not page.problem
     assert len(page.segmentation) == 2
     assert page.pairs[0].reach(0, 100) == (0, 1)
@@ -66,16 +96,16 @@ def test_segments_without_a_span_are_skipped_with_one_warning(drawn: list[tuple[
 
 
 def test_a_pair_of_nothing_but_segments_without_a_span_is_no_pair() -> None:
-    assert build_page(raw([RawPair("a1", "a2", "T", [[None, None, 0, 1]])]), 0, WarnOnce()).pairs == ()
+    assert build([pair_row("M", "a1", "a2", "T", [[None, None, 0, 1]])]).pairs == ()
 
 
 def test_an_annotation_without_a_manifestation_is_skipped_with_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     warn = WarnOnce()
-    pairs = [RawPair("a1", "lost", None, [[0, 1, 0, 1]]), RawPair("a2", "a3", "T", [[0, 1, 0, 1]])]
+    rows = [pair_row("M", "a1", "lost", None, [[0, 1, 0, 1]]), pair_row("M", "a2", "a3", "T", [[0, 1, 0, 1]])]
     with caplog.at_level(logging.WARNING):
-        pages = [build_page(raw(pairs), 0, warn) for _ in range(3)]
+        pages = [build(rows, warn=warn) for _ in range(3)]
     assert [[pair.target for pair in page.pairs] for page in pages] == [["T"]] * 3
     assert [record.getMessage() for record in caplog.records] == [
         "annotation 'lost' belongs to no manifestation; its alignment is skipped"
@@ -83,7 +113,7 @@ def test_an_annotation_without_a_manifestation_is_skipped_with_one_warning(
 
 
 def test_a_pair_of_a_text_with_itself_is_left_out() -> None:
-    assert build_page(raw([RawPair("a1", "a2", "M", [[0, 1, 0, 1]])]), 0, WarnOnce()).pairs == ()
+    assert build([pair_row("M", "a1", "a2", "M", [[0, 1, 0, 1]])]).pairs == ()
 
 
 def test_warnings_are_remembered_within_bounds(

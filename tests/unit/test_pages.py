@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.page_format import decode_page, encode_page
-from app.pages import Page, Segmentation, size_bytes
-from app.spans import BLOCK_SPANS, Pair, compact, partition
-from tests.graph_fixtures import unhurried
+from app.pages import Page, size_bytes
+from app.spans import BLOCK_SPANS, compact, partition
+from tests.graph_fixtures import pair_of, segmentation_of, unhurried
 
 spans = st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
 queries = st.tuples(st.integers(-2, 45), st.integers(0, 45)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
@@ -29,7 +29,7 @@ def test_reach_is_what_comparing_every_span_finds(
     start, end = query
     hits = [(low, high) for s, e, low, high in rows if s < end and e > start]
     expected = (min(low for low, _ in hits), max(high for _, high in hits)) if hits else None
-    assert Pair.from_rows("t", rows).reach(start, end) == expected
+    assert pair_of("t", rows).reach(start, end) == expected
 
 
 @unhurried
@@ -38,7 +38,7 @@ def test_reach_over_many_blocks_is_exact(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 6 * BLOCK_SPANS))
     random = data.draw(st.randoms(use_true_random=False))
     hits = [(random.randrange(10_000), random.randrange(10_000, 20_000)) for _ in range(count)]
-    pair = Pair.from_rows("t", [(at, at + 1, low, high) for at, (low, high) in enumerate(hits)])
+    pair = pair_of("t", [(at, at + 1, low, high) for at, (low, high) in enumerate(hits)])
     start = data.draw(st.integers(0, count - 1))
     stop = data.draw(st.integers(start + 1, count))
     found = hits[start:stop]
@@ -56,7 +56,7 @@ def test_overlapping_is_what_comparing_every_segment_finds(
         for name, s, e in sorted(rows, key=lambda row: (row[1], row[0]))
         if s < end and e > start
     ]
-    assert json.loads(f"[{Segmentation.from_rows(rows).overlapping(start, end)}]") == expected
+    assert json.loads(f"[{segmentation_of(rows).overlapping(start, end)}]") == expected
 
 
 @unhurried
@@ -78,21 +78,21 @@ def test_chains_are_monotone_and_as_few_as_the_depth_of_nesting(drawn: list[tupl
 def test_flat_spans_make_one_chain_and_nested_ones_a_chain_a_level() -> None:
     flat = [(at, at + 1, 0, 1) for at in range(100)]
     nested = [(at, 100 - at, 0, 1) for at in range(5)]
-    assert len(Pair.from_rows("t", flat).chains) == 1
-    assert len(Pair.from_rows("t", nested).chains) == 5
+    assert len(pair_of("t", flat).chains) == 1
+    assert len(pair_of("t", nested).chains) == 5
 
 
 def test_many_hits_of_one_span_are_one_entry() -> None:
-    (chain,) = Pair.from_rows("t", [(0, 5, 3, 4), (0, 5, 1, 2), (5, 9, 7, 8)]).chains
+    (chain,) = pair_of("t", [(0, 5, 3, 4), (0, 5, 1, 2), (5, 9, 7, 8)]).chains
     assert [list(chain.starts), list(chain.lows), list(chain.highs)] == [[0, 5], [1, 7], [4, 8]]
 
 
 def test_a_segment_of_two_annotations_counts_once() -> None:
-    assert len(Segmentation.from_rows([("s", 0, 5), ("s", 0, 5), ("t", 5, 9)])) == 2
+    assert len(segmentation_of([("s", 0, 5), ("s", 0, 5), ("t", 5, 9)])) == 2
 
 
 def test_the_json_of_a_result_entry_is_the_published_shape() -> None:
-    page = Page('m"1', 0, True, segmentation=Segmentation.from_rows([("s", 0, 60)]))
+    page = Page('m"1', 0, True, segmentation=segmentation_of([("s", 0, 60)]))
     assert page.entry(0, 10) == (
         '{"manifestation_id": "m\\"1", "segments": [{"segment_id": "s", "span": {"start": 0, "end": 60}}]}'
     )
@@ -111,8 +111,8 @@ def test_numbers_take_four_bytes_while_they_fit(greatest: int, typecode: str) ->
 def test_size_bytes_is_what_the_interpreter_allocates(count: int, depth: int) -> None:
     rows = [(at + level, at + 30 - level, at, at + 9) for at in range(0, 10 * count, 10) for level in range(depth)]
     segments = [(f"segment-{start}-{end}", start, end) for start, end, _, _ in rows]
-    page = Page("m", 2**50, True, (Pair.from_rows("t", rows), Pair.from_rows("u", rows)),
-                Segmentation.from_rows(segments))  # fmt: skip
+    page = Page("m", 2**50, True, (pair_of("t", rows), pair_of("u", rows)),
+                segmentation_of(segments))  # fmt: skip
     encoded = encode_page(page)
     copies = 20
     decode_page(encoded, "m")

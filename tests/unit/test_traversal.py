@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import OutageError, PermanentError
-from app.page_builder import RawLayer, RawManifestation, RawPair, WarnOnce, build_page
 from app.pages import Page
 from app.traversal import Start, encode_related, walk, walk_together
 from bench.reference import reference_walk
 from devstack.families import Family
 from tests.answers import canonical, example_files, read_example
-from tests.graph_fixtures import MemoryGraph, page_of, pages_of, unhurried
+from tests.graph_fixtures import MemoryGraph, build, layer_row, page_of, pages_of, pair_row, unhurried
 from tests.strategies import Question, asked_families
 
 
@@ -148,9 +147,7 @@ def test_a_target_that_vanished_between_two_reads_has_no_segments() -> None:
 
 
 def test_malformed_data_fails_only_the_walks_that_meet_it() -> None:
-    broken = build_page(
-        RawManifestation("B", True, layers=[RawLayer("B.segmentation", [["b1", "0", 10]])]), 0, WarnOnce()
-    )
+    broken = build([layer_row("B", "B.segmentation", [["b1", "0", 10]])])
     pages = {"A": page_of(chain_of("A", "B"), "A"), "B": broken, "C": page_of(chain_of("C", "D"), "C")}
     pages |= {"D": page_of(chain_of("C", "D"), "D")}
     through, beside = walk_together([start_at("A"), start_at("C")], lambda needs: {n: pages[n] for n in needs})
@@ -170,10 +167,8 @@ def test_an_outage_while_loading_passes_through() -> None:
 
 def test_the_second_pair_may_reach_what_the_first_does_not() -> None:
     """A pair without hits leaves its target unvisited (shared/spec/traversal.md)."""
-    raw = RawManifestation(
-        "A", True, [RawPair("a1", "b1", "B", [[50, 60, 0, 1]]), RawPair("a2", "b2", "B", [[0, 10, 20, 30]])]
-    )
-    pages = {"A": build_page(raw, 0, WarnOnce()), "B": page_of(chain_of("B"), "B")}
+    rows = [pair_row("A", "a1", "b1", "B", [[50, 60, 0, 1]]), pair_row("A", "a2", "b2", "B", [[0, 10, 20, 30]])]
+    pages = {"A": build(rows), "B": page_of(chain_of("B"), "B")}
     steps = walk("A", 0, 10)
     next(steps)
     steps.send(pages)
@@ -185,6 +180,5 @@ def test_the_second_pair_may_reach_what_the_first_does_not() -> None:
 @unhurried
 @given(st.permutations(["a2", "a10", "a1", "～", "𐐷"]))
 def test_pairs_are_followed_in_code_point_order(names: list[str]) -> None:
-    raw = RawManifestation("A", True, [RawPair(name, "x", f"to {name}", [[0, 10, 0, 10]]) for name in names])
-    page = build_page(raw, 0, WarnOnce())
+    page = build([pair_row("A", name, "x", f"to {name}", [[0, 10, 0, 10]]) for name in names])
     assert [pair.target for pair in page.pairs] == ["to a1", "to a10", "to a2", "to ～", "to 𐐷"]

@@ -1,0 +1,39 @@
+"""Work that nobody waits for.
+
+Invariant: never more than one piece of it is under way; whoever comes with another meanwhile does that one himself, so
+that nothing piles up in memory behind a slow service.
+"""
+
+import logging
+from collections.abc import Callable
+from threading import Lock, Thread
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Runs a function beside the caller, on a thread that doesn't keep the process alive; or within the call."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: of the thread, and of the work in the log when it fails."""
+        self._name = name
+        self._busy = Lock()
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Do `work`, now or beside; what it raises is logged."""
+        if not self._busy.acquire(blocking=False):
+            self._do(work)
+            return
+        Thread(target=self._beside, args=(work,), name=self._name, daemon=True).start()
+
+    def _beside(self, work: Callable[[], None]) -> None:
+        try:
+            self._do(work)
+        finally:
+            self._busy.release()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("%s failed", self._name)
