@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     sqs_dead_letter_queue_url: QueueUrl | None = None
     sqs_wait_time_seconds: int = Field(default=20, ge=0, le=20)
     sqs_batch_size: int = Field(default=10, ge=1, le=10)
-    sqs_batches_in_hand: int = Field(default=2, ge=1, le=16)
+    sqs_batches_in_hand: int = Field(default=8, ge=1, le=16)
     sqs_visibility_timeout_seconds: int = Field(default=60, ge=5, le=MAX_VISIBILITY_SECONDS)
     polling_wait_time_ms: int = Field(default=50, ge=0, le=60_000)
     max_attempts: int = Field(default=5, ge=1, le=1_000)

@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 EXIT_CONFIGURATION: Final = 2
 START_RETRY_SECONDS: Final = 2.0
 BYTES_A_MEGABYTE: Final = 1_000_000
+HELPERS_CONNECTIONS: Final = 3
+"""To PostgreSQL at most, beside one a lane: the heartbeat's, the housekeeper's, a probe's."""
 QUEUE_SETTINGS: Final = (
     "aws_region",
     "aws_access_key_id",
@@ -119,7 +121,7 @@ def _spare_the_collector() -> None:
 
 def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: SimpleConsumer) -> None:
     """The databases, the service over them, and the threads beside it."""
-    engine = make_engine(settings.postgres_url, pool_size=settings.sqs_batches_in_hand + 3)
+    engine = make_engine(settings.postgres_url, pool_size=settings.sqs_batches_in_hand + HELPERS_CONNECTIONS)
     graph = Neo4JDatabase(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password, settings.neo4j_database)
     pages = PageCache.connect(
         graph,
