@@ -4,12 +4,12 @@ STACK ?= dev
 DEVSTACK := $(PY) -m devstack --name $(STACK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up down status env chaos bench audit clean
+.PHONY: help setup demo test check up down status env chaos guards bench audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {gsub(/\$$\$$/, "$$", $$2); printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo '  ARGS="..." is passed on by test, chaos and bench; STACK=name picks another stack than "dev";'
+	@echo '  ARGS="..." is passed on by test, chaos, guards and bench; STACK=name picks another stack than "dev";'
 	@echo '  PYTHON=path picks the interpreter that .venv is made with.'
 
 setup: ## Make .venv with everything in requirements-dev.txt (done by the others when needed)
@@ -42,6 +42,9 @@ env: setup ## Print the environment of the local services, for: eval "$$(make -s
 
 chaos: setup ## Break things while jobs run, and check that nothing is lost
 	@$(PY) -m tests.chaos $(ARGS)
+
+guards: setup ## Take each guard out of a copy of the code, one at a time, and see its test fail
+	@$(PY) -m tests.guards $(ARGS)
 
 bench: setup ## Measure
 	@$(PY) -m bench $(ARGS)

@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from app.acknowledge import Acknowledger
 from app.delivery import Delivery, read_delivery
+from app.errors import OutageError
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.sqs import Outgoing, Queue
 from tests.conftest import Queues
@@ -68,6 +69,22 @@ def test_on_the_last_receive_good_work_is_sent_as_a_fresh_copy(make_queues: Call
     assert copy.first_sent_at_ms == first.sent_at_ms
     assert queues.segments.facts().messages == 1
     assert queues.dead_letters.facts().messages == 0
+
+
+class Deaf(Queue):
+    """Delivers and deletes, but takes nothing new."""
+
+    def send(self, messages: Sequence[Outgoing]) -> dict[int, str]:
+        raise OutageError("SQS", "no")
+
+
+def test_an_original_whose_copy_can_not_be_sent_stays_where_it_is(
+    queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = one(queues)
+    Acknowledger(Deaf(queues.segments._client, queues.segments.url), None, 1).act([last], [Hide(600.0)])
+    assert queues.segments.facts().messages == 1
+    assert "was not sent on" in caplog.text
 
 
 def test_dead_goes_to_the_dead_letter_queue_with_its_reason(queues: Queues) -> None:

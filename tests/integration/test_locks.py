@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from app.db.claims import PostgresClaims
+from app.db.outbox import SWEEP_LOCK, PostgresOutbox
 from app.db.postgres import run
 from app.db.results import PostgresResults
 from app.errors import TransientError
@@ -241,3 +242,17 @@ def test_a_bystander_of_a_job_does_not_hold_up_what_ends_nothing(engine: Engine)
         (again,) = take(engine, (job_id, "a"))
     assert PostgresResults(engine).settle([Completed(again, "[]")]).announcements
     assert claim(engine, (job_id, "a")) == [AlreadyCompleted()]
+
+
+# The sweep: one at a time
+
+
+def test_a_sweep_leaves_re_sending_to_the_one_that_is_at_it(engine: Engine) -> None:
+    tables = Tables(engine)
+    job_id = tables.add_job("a")
+    tables.travel(3_600)
+    outbox = PostgresOutbox(engine)
+    with transaction(engine) as other:
+        other.exec_driver_sql("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": SWEEP_LOCK})
+        assert outbox.mark_for_resending(10, None, 900.0) == []
+    assert [each.job_id for each in outbox.mark_for_resending(10, None, 900.0)] == [job_id]

@@ -32,17 +32,25 @@ class EchoServer(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def serving(port: int = 0) -> Iterator[int]:
-    with EchoServer(("127.0.0.1", port), EchoHandler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
+def down() -> Iterator[EchoServer]:
+    """A server that has its port, so that nobody else gets it, but does not listen yet."""
+    with EchoServer(("127.0.0.1", 0), EchoHandler, bind_and_activate=False) as server:
+        server.server_bind()
+        yield server
+
+
+@contextmanager
+def serving(server: EchoServer) -> Iterator[None]:
+    server.server_activate()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield
+    server.shutdown()
 
 
 @pytest.fixture
 def target() -> Iterator[int]:
-    with serving() as port:
-        yield port
+    with down() as server, serving(server):
+        yield server.server_address[1]
 
 
 @pytest.fixture(params=[Proxy, ProxyProcess], ids=["thread", "process"])
@@ -257,12 +265,10 @@ def test_ended_connections_are_forgotten(target: int) -> None:
 
 
 def test_a_target_that_is_down_resets_and_one_that_is_back_serves() -> None:
-    with serving() as port:
-        pass
-    with Proxy("127.0.0.1", port) as proxy:
+    with down() as server, Proxy("127.0.0.1", server.server_address[1]) as proxy:
         with closing(connect(proxy)) as sock, pytest.raises(ConnectionResetError):
             sock.recv(1)
-        with serving(port), closing(connect(proxy)) as sock:
+        with serving(server), closing(connect(proxy)) as sock:
             assert ask(sock, b"back") == b"back"
 
 
