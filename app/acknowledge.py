@@ -59,7 +59,8 @@ class Acknowledger:
 
     def _copy(self, copying: Sequence[tuple[Delivery, float]]) -> list[Delivery]:
         """Send fresh copies; the originals that may go."""
-        copies = [d.fresh_copy(_whole(seconds, MAX_DELAY_SECONDS)) for d, seconds in copying]
+        now_ms = self._queue.now_ms()
+        copies = [d.fresh_copy(_whole(seconds, MAX_DELAY_SECONDS), now_ms) for d, seconds in copying]
         refused = _send(self._queue, copies)
         return [delivery for at, (delivery, _) in enumerate(copying) if at not in refused]
 

@@ -4,7 +4,6 @@ Invariant: whatever the message holds, a delivery can be made of it and given an
 request can fail, with `PoisonError`.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +14,7 @@ from app.sqs import MESSAGE_LIMITS_BYTES, Outgoing, size_bytes, text_attribute
 
 FIRST_SENT_AT: Final = "first_sent_at"
 COPIED_AT: Final = "copied_at"
-"""Message attributes of a fresh copy, in milliseconds since the epoch: when the original was sent, and the copy."""
+"""Message attributes of a fresh copy, in milliseconds on SQS's clock: when the original was sent, and the copy."""
 COPY_SLACK_MS: Final = 60_000
 """A copy that SQS says was sent later than this after it was made has been redriven from a dead-letter queue."""
 MAX_ATTRIBUTES: Final = 10
@@ -54,11 +53,14 @@ class Delivery:
             sent_at_ms=self.first_sent_at_ms,
         )
 
-    def fresh_copy(self, delay_seconds: int) -> Outgoing:
-        """The same message again, with a receive count that starts anew; it knows when the first was sent."""
+    def fresh_copy(self, delay_seconds: int, now_ms: int) -> Outgoing:
+        """The same message again, with a receive count that starts anew; it knows when the first was sent.
+
+        `now_ms`: on SQS's clock, which its sending is held against.
+        """
         stamps = {
             FIRST_SENT_AT: text_attribute(str(self.first_sent_at_ms)),
-            COPIED_AT: text_attribute(str(int(time.time() * 1000))),
+            COPIED_AT: text_attribute(str(now_ms)),
         }
         attributes = self._fitting(_limited({**stamps, **self.attributes, **stamps}))
         return Outgoing(self.body, delay_seconds, attributes, self.message_id)

@@ -5,8 +5,10 @@ Quotas: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGui
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -113,11 +115,23 @@ class Queue:
         self.url = url
         self.name = url.rsplit("/", 1)[-1]
         self.is_fifo = self.name.endswith(".fifo")
+        self._answered: tuple[str | None, float] = (None, 0.0)
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch on SQS's clock, as its last answer told it to the second.
+
+        Before any answer, this machine's clock: it alone decides nothing, as machines' clocks differ.
+        """
+        date, answered_at = self._answered
+        if date is None:
+            return int(time.time() * 1000)
+        return int((parsedate_to_datetime(date).timestamp() + time.monotonic() - answered_at) * 1000)
 
     def facts(self) -> QueueFacts:
         """Ask the queue about itself; also the probe for whether SQS answers."""
         with _Translated(self.name):
             reply = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])
+        self._note(reply)
         values: Any = reply.get("Attributes", {})
         policy = json.loads(values.get("RedrivePolicy") or "{}")
         count = policy.get("maxReceiveCount")
@@ -139,6 +153,7 @@ class Queue:
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
                 MessageAttributeNames=["All"],
             )
+        self._note(reply)
         return list(reply.get("Messages", ()))
 
     def delete(self, handles: Sequence[str]) -> dict[int, str]:
@@ -174,6 +189,9 @@ class Queue:
             entry["DelaySeconds"] = min(message.delay_seconds, MAX_DELAY_SECONDS)
         return entry
 
+    def _note(self, reply: Any) -> None:
+        self._answered = reply["ResponseMetadata"]["HTTPHeaders"].get("date"), time.monotonic()
+
     def _in_batches(self, call: Any, entries: Sequence[dict[str, Any]]) -> dict[int, str]:
         refused: dict[int, str] = {}
         first = True
@@ -187,6 +205,7 @@ class Queue:
                 refused.update(dict.fromkeys(batch, str(error)))
                 continue
             first = False
+            self._note(reply)
             for failure in reply.get("Failed", ()):
                 refused[int(failure["Id"])] = str(failure.get("Message") or failure["Code"])
         return refused

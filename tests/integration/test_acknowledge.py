@@ -3,11 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from app.acknowledge import Acknowledger
-from app.delivery import Delivery, read_delivery
+from app.delivery import COPY_SLACK_MS, Delivery, read_delivery
 from app.errors import OutageError
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.sqs import Outgoing, Queue
@@ -69,6 +70,21 @@ def test_on_the_last_receive_good_work_is_sent_as_a_fresh_copy(make_queues: Call
     assert copy.first_sent_at_ms == first.sent_at_ms
     assert queues.segments.facts().messages == 1
     assert queues.dead_letters.facts().messages == 0
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_copy_is_told_from_a_redriven_one_whatever_this_machine_takes_the_time_to_be(
+    queues: Queues, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = time.time() + 3_600 * hours
+    monkeypatch.setattr("app.sqs.time.time", lambda: wrong)
+    first = one(queues)
+    act(queues, first, Hide(0.0), limit=1)
+    copy = receive(queues.segments)
+    assert copy.message_id != first.message_id
+    assert copy.first_sent_at_ms == first.sent_at_ms
+    redriven = replace(copy, sent_at_ms=copy.sent_at_ms + COPY_SLACK_MS + 2_000)
+    assert redriven.first_sent_at_ms == redriven.sent_at_ms
 
 
 class Deaf(Queue):

@@ -31,9 +31,8 @@ def test_a_fresh_copy_carries_its_original_s_time() -> None:
     assert delivery(SENT + 90_000, stamps(SENT, SENT + 89_000)).first_sent_at_ms == SENT
 
 
-def test_a_copy_of_a_copy_still_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.delivery.time.time", lambda: (SENT + 90_000) / 1000)
-    copy = delivery(SENT + 90_000, stamps(SENT, SENT + 89_000)).fresh_copy(7)
+def test_a_copy_of_a_copy_still_does() -> None:
+    copy = delivery(SENT + 90_000, stamps(SENT, SENT + 89_000)).fresh_copy(7, SENT + 90_000)
     assert copy.delay_seconds == 7
     assert delivery(SENT + 91_000, dict(copy.attributes)).first_sent_at_ms == SENT
 
@@ -73,7 +72,7 @@ def test_the_largest_message_travels_on_with_what_it_had(limit: int) -> None:
     own = {"a": {"DataType": "String", "StringValue": "x"}}
     largest = delivery(attributes=own, body="x" * (limit - 8))
     assert largest.dead_letter("why").attributes == own
-    assert largest.fresh_copy(0).attributes == own
+    assert largest.fresh_copy(0, SENT).attributes == own
     smaller = delivery(attributes=own, body="x" * (limit - 1_000))
     assert "reason" in smaller.dead_letter("why").attributes
 
