@@ -1,7 +1,7 @@
 """Work that nobody waits for.
 
-Invariant: never more than one piece of it is under way; whoever comes with another meanwhile does that one himself, so
-that nothing piles up in memory behind a slow service.
+Invariant: at most one piece of it runs beside its caller; whoever comes with another meanwhile does that one himself,
+so that nothing piles up in memory behind a slow service. Whatever the work raises, its caller goes on.
 """
 
 import logging
@@ -24,7 +24,10 @@ class Background:
         if not self._busy.acquire(blocking=False):
             self._do(work)
             return
-        Thread(target=self._beside, args=(work,), name=self._name, daemon=True).start()
+        try:
+            Thread(target=self._beside, args=(work,), name=self._name, daemon=True).start()
+        except RuntimeError:  # the system has no thread to give
+            self._beside(work)
 
     def _beside(self, work: Callable[[], None]) -> None:
         try:

@@ -163,13 +163,17 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         self._running = False
         self.stopping.set()
 
-    def run(self) -> int:
-        """Consume until told to stop; the exit code. Raises `ConfigurationError` when it can't even start."""
+    def run(self, when_wired: Callable[[], None] = lambda: None) -> int:
+        """Consume until told to stop; the exit code. Raises `ConfigurationError` when it can't even start.
+
+        `when_wired` is called once everything is built and before the first message.
+        """
         self._running = True
         with _Signals(self.stop):
             parts = self._wired()
             if self.stopping.is_set():
                 return EXIT_OK
+            when_wired()
             helpers_stop = Stop()
             self._start_threads(parts, helpers_stop)
             log.info(

@@ -71,7 +71,7 @@ QUEUE_SETTINGS: Final = (
 def main() -> int:
     """Run the worker until it is told to stop; its exit code."""
     try:
-        return SimpleConsumer(queue_url=load_settings().sqs_queue_url).run()
+        return SimpleConsumer(queue_url=load_settings().sqs_queue_url).run(when_wired=_spare_the_collector)
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201  (there may be no log yet)
         return EXIT_CONFIGURATION
@@ -106,7 +106,6 @@ def wire(consumer: SimpleConsumer) -> Parts:
         parts.helpers = (("heartbeat", parts.heartbeat),)
     else:
         _add_service(parts, queues, settings, consumer)
-    _spare_the_collector()
     return parts
 
 
@@ -114,7 +113,7 @@ SimpleConsumer.wiring = staticmethod(wire)
 
 
 def _spare_the_collector() -> None:
-    """What the start has made stays for good: 150,000 objects that each full collection would look through again."""
+    """What the start has made stays: 150,000 objects that each full collection would look through again."""
     gc.collect()
     gc.freeze()
 

@@ -8,7 +8,8 @@ Cypher 5 of Neo4j 5.23 or later (`CALL (variable) { ... }`).
 
 from typing import Final, LiteralString
 
-# The pages of $ids: [id, exists, kind, annotation, other annotation, target, columns], the rows of each id together.
+# The pages of $ids: [id, exists, kind, annotation, other annotation, target, columns], in any order: nothing else is
+# promised without an ORDER BY, which would wait for the last.
 # kind 'pair': [source starts, source ends, hit starts, hit ends] of the aligned segments of two annotations, `target`
 # null when the other belongs to no manifestation; DISTINCT, because two annotations may be ALIGNED_TO each other in
 # both directions. kind 'layer': [segments, starts, ends] of a segmentation annotation. kind 'end': one row, always.

@@ -8,7 +8,6 @@ other page. Each part is built while the next is still on its way.
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from operator import gt, itemgetter
 from threading import Lock
 from typing import Any, Final
@@ -25,9 +24,6 @@ type Warn = Callable[[str], None]
 
 ABSENT: Final[dict[str, Any]] = {}
 """An empty map: no property can be one."""
-PAIR: Final = "pair"
-LAYER: Final = "layer"
-END: Final = "end"
 MAX_REMEMBERED_WARNINGS = 10_000
 
 
@@ -50,25 +46,28 @@ class WarnOnce:
 
 
 def build_pages(rows: Iterable[Sequence[Any]], read_at_us: int, warn: Warn) -> dict[str, Page]:
-    """The page of each manifestation, by its id, from the rows of `READ_PAGES` (app/neo4j_quries.py).
+    """The page of each manifestation, by its id, from the rows of `READ_PAGES` (app/neo4j_quries.py) in any order.
 
     A page whose data is malformed has its `problem` set.
     """
-    return {
-        manifestation_id: _build_page(manifestation_id, parts, read_at_us, warn)
-        for manifestation_id, parts in groupby(rows, key=itemgetter(0))
-    }
+    drafts: dict[str, _Draft] = {}
+    for manifestation_id, exists, *part in rows:
+        draft = drafts.get(manifestation_id)
+        if draft is None:
+            draft = drafts[manifestation_id] = _Draft(manifestation_id, exists, warn)
+        draft.add(*part)
+    return {manifestation_id: draft.page(read_at_us) for manifestation_id, draft in drafts.items()}
 
 
 def check_layer(annotation: str, columns: Columns, manifestation_id: str, warn: Warn) -> Columns:
-    """The columns of an annotation's segments without those that lack a span; `PermanentError` when one is malformed.
+    """An annotation's segments without those that lack an id or a span; `PermanentError` when one is malformed.
 
     `columns`: ids, starts, ends, in any order.
     """
     names, starts, ends = columns
     if _are_texts(names) and _are_spans(starts, ends):
         return columns
-    columns = _present(columns, f"annotation {annotation!r}", warn)
+    columns = _present(columns, f"annotation {annotation!r} has segments without an id or a span", warn)
     for name, start, end in zip(*columns, strict=True):
         where = f"segment {name!r:.600} of manifestation {manifestation_id!r}"
         _check_text(name, where)
@@ -83,42 +82,55 @@ def join_layers(layers: Sequence[Columns]) -> Columns:
     return [[value for layer in layers for value in layer[at]] for at in range(3)]
 
 
-def _build_page(manifestation_id: str, parts: Iterable[Sequence[Any]], read_at_us: int, warn: Warn) -> Page:
-    """From rows of [id, exists, kind, annotation, other annotation, target, columns]."""
-    exists = False
-    pairs: list[tuple[tuple[str, str], Pair]] = []
-    layers: list[Columns] = []
-    problems: list[tuple[str, str]] = []
-    for _, exists, kind, annotation, other, target, columns in parts:  # noqa: B007  (the same in every row)
+@dataclass(slots=True)
+class _Draft:
+    """A page whose parts are still coming, in any order, each built at once."""
+
+    manifestation_id: str
+    exists: bool
+    warn: Warn
+    pairs: list[tuple[tuple[str, str, str], Pair]] = field(default_factory=list)
+    layers: list[Columns] = field(default_factory=list)
+    segmentation: Segmentation = field(default_factory=Segmentation)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, kind: str, annotation: str, other: str, target: str | None, columns: Columns) -> None:
         try:
-            if kind == PAIR:
-                if (pair := _pair(manifestation_id, annotation, other, target, columns, warn)) is not None:
-                    pairs.append(((annotation, other), pair))
-            elif kind == LAYER:
-                layers.append(check_layer(annotation, columns, manifestation_id, warn))
+            match kind:
+                case "pair":
+                    self._add_pair(annotation, other, target, columns)
+                case "layer":
+                    self._add_layer(annotation, columns)
+                case "end":
+                    pass
+                case _:
+                    raise ValueError(f"a row of the unknown kind {kind!r}")
         except PermanentError as error:
-            problems.append((kind, str(error)))
-    if problems:
-        return Page(manifestation_id, read_at_us, exists, problem=min(problems)[1])
-    pairs.sort(key=itemgetter(0))
-    segmentation = Segmentation.from_columns(*join_layers(layers))
-    return Page(manifestation_id, read_at_us, exists, tuple(pair for _, pair in pairs), segmentation)
+            self.problems.append((kind, str(error)))
 
+    def page(self, read_at_us: int) -> Page:
+        """Of several problems always the same one is told."""
+        if self.problems:
+            return Page(self.manifestation_id, read_at_us, self.exists, problem=min(self.problems)[1])
+        pairs = tuple(pair for _, pair in sorted(self.pairs, key=itemgetter(0)))
+        return Page(self.manifestation_id, read_at_us, self.exists, pairs, self.segmentation)
 
-def _pair(
-    manifestation_id: str, annotation: str, other: str, target: str | None, columns: Columns, warn: Warn
-) -> Pair | None:
-    """None when nothing can be reached by it, or only the manifestation itself."""
-    where = f"alignment {annotation!r} - {other!r} of manifestation {manifestation_id!r}"
-    if target is None:
-        warn(f"annotation {other!r} belongs to no manifestation; its alignment is skipped")
-        return None
-    if target == manifestation_id:
-        return None
-    for name in (annotation, other, target):
-        _check_text(name, where)
-    pair = Pair.from_columns(target, *_check_spans(columns, where, warn))
-    return pair if pair.chains else None
+    def _add_pair(self, annotation: str, other: str, target: str | None, columns: Columns) -> None:
+        """Unless nothing can be reached by it, or only the manifestation itself."""
+        where = f"alignment {annotation!r} - {other!r} of manifestation {self.manifestation_id!r}"
+        if target is None:
+            self.warn(f"annotation {other!r} belongs to no manifestation; its alignment is skipped")
+        elif target != self.manifestation_id:
+            for name in (annotation, other, target):
+                _check_text(name, where)
+            pair = Pair.from_columns(target, *_check_spans(columns, where, self.warn))
+            if pair.chains:
+                self.pairs.append(((annotation, other, target), pair))
+
+    def _add_layer(self, annotation: str, columns: Columns) -> None:
+        """There is one, as a rule: then nothing is done twice."""
+        self.layers.append(check_layer(annotation, columns, self.manifestation_id, self.warn))
+        self.segmentation = Segmentation.from_columns(*join_layers(self.layers))
 
 
 def _check_spans(columns: Columns, where: str, warn: Warn) -> Columns:
@@ -126,19 +138,19 @@ def _check_spans(columns: Columns, where: str, warn: Warn) -> Columns:
     starts, ends, lows, highs = columns
     if _are_spans(starts, ends) and _are_spans(lows, highs):
         return columns
-    columns = _present(columns, where, warn)
+    columns = _present(columns, f"{where} has segments without a span", warn)
     for start, end, low, high in zip(*columns, strict=True):
         _check_span(start, end, f"a segment of {where}")
         _check_span(low, high, f"a segment of {where}")
     return columns
 
 
-def _present(columns: Columns, where: str, warn: Warn) -> Columns:
+def _present(columns: Columns, complaint: str, warn: Warn) -> Columns:
     """Without the rows in which something is absent."""
     rows = list(zip(*columns, strict=True))
     present = [row for row in rows if ABSENT not in row]
     if len(present) < len(rows):
-        warn(f"{where} has segments without a span; they are skipped")
+        warn(f"{complaint}; they are skipped")
     return [[row[at] for row in present] for at in range(len(columns))]
 
 

@@ -1,15 +1,16 @@
 """Families as the graph adapter would see them: raw rows, pages, and a page source that needs no service.
 
-Invariant: written from the definition of the graph alone, without looking at how Neo4j is asked.
+Invariant: written from the definition of the graph and the shape of `READ_PAGES`' rows, whose order is not promised.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from hypothesis import settings
 
-from app.page_builder import ABSENT, END, LAYER, PAIR, Warn, WarnOnce, build_pages
+from app.page_builder import ABSENT, Warn, WarnOnce, build_pages
 from app.pages import Page, Segmentation
 from app.spans import Pair
 from bench.reference import index_of
@@ -43,17 +44,17 @@ def rows_of(family: Family, manifestation_id: str) -> list[list[Any]]:
 
 def pair_row(name: str, a1: str, a2: str, target: str | None, spans: Sequence[Sequence[Any]]) -> list[Any]:
     """`spans`: [source start, source end, hit start, hit end] of every two aligned segments, None where absent."""
-    return [name, True, PAIR, a1, a2, target, _columns(spans, 4)]
+    return [name, True, "pair", a1, a2, target, _columns(spans, 4)]
 
 
 def layer_row(name: str, annotation: str, segments: Sequence[Sequence[Any]]) -> list[Any]:
     """`segments`: [id, start, end], None where absent."""
-    return [name, True, LAYER, annotation, None, None, _columns(segments, 3)]
+    return [name, True, "layer", annotation, None, None, _columns(segments, 3)]
 
 
 def end_row(name: str, *, exists: bool = True) -> list[Any]:
     """The last of a manifestation's rows."""
-    return [name, exists, END, None, None, None, None]
+    return [name, exists, "end", None, None, None, None]
 
 
 def build(rows: Sequence[list[Any]], read_at_us: int = 0, warn: Warn | None = None) -> Page:
@@ -105,8 +106,9 @@ def page_of(family: Family, manifestation_id: str, read_at_us: int = 0) -> Page:
 
 
 def pages_of(family: Family) -> dict[str, Page]:
-    """The page of every manifestation of the family."""
-    return {name: page_of(family, name) for name in family.manifestations}
+    """The page of every manifestation of the family, from rows that come in turns."""
+    queues = [rows_of(family, name) for name in family.manifestations]
+    return build_pages([row for turn in zip_longest(*queues) for row in turn if row], 0, WarnOnce())
 
 
 @dataclass

@@ -45,7 +45,7 @@ def make_engine(url: str, *, pool_size: int = 4, application_name: str = "segmen
         pool_size=pool_size,
         max_overflow=4,
         pool_timeout=POOL_TIMEOUT_SECONDS,
-        pool_use_lifo=True,  # as few as are needed at once, whose plans PostgreSQL has; the rest is never opened
+        pool_use_lifo=True,  # the one used last goes first: PostgreSQL has its plans
         pool_recycle=1_800,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,

@@ -174,7 +174,7 @@ def test_what_is_skipped_is_said_once(graph: Neo4JDatabase, load_graph: Load, ca
     assert sorted(record.getMessage() for record in caplog.records) == [
         "alignment 'a' - 'b' of manifestation 'M' has segments without a span; they are skipped",
         "annotation 'lost' belongs to no manifestation; its alignment is skipped",
-        "annotation 's' has segments without a span; they are skipped",
+        "annotation 's' has segments without an id or a span; they are skipped",
     ]
 
 

@@ -50,3 +50,24 @@ def test_a_failure_is_logged_and_the_next_piece_is_done_beside_again(caplog: pyt
             threads[number].join(LIMIT_SECONDS)
     assert [thread.name for thread in threads] == ["sharing pages"] * 2
     assert [record.getMessage() for record in caplog.records] == ["sharing pages failed"] * 2
+
+
+def test_without_a_thread_to_be_had_the_caller_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    beside = Background("x")
+    threads: list[threading.Thread] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        beside(lambda: threads.append(threading.current_thread()))
+    assert threads == [threading.current_thread()]
+    done = threading.Event()
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        done.set()
+
+    beside(work)
+    assert done.wait(LIMIT_SECONDS)
+    assert threads[1] is not threads[0]

@@ -2,13 +2,14 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.background import Background
 from app.cache import PageCache
 from app.cache_memory import MemoryTier
 from app.cache_shared import MARKER_MS, SharedTier
@@ -19,16 +20,22 @@ from bench.reference import reference_walk
 from tests.answers import example_files, read_example
 from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
 from tests.graph_fixtures import MemoryGraph, unhurried
+from tests.worker import wait_until
 
 ROOMY = 10**9
 WAIT_SECONDS = 30
 
 
-def worker(loader: PageMaker | MemoryGraph, store: FakeStore | None = None, memory_bytes: int = ROOMY) -> PageCache:
+def worker(
+    loader: PageMaker | MemoryGraph,
+    store: FakeStore | None = None,
+    memory_bytes: int = ROOMY,
+    beside: Callable[[Callable[[], None]], None] = lambda work: work(),
+) -> PageCache:
     """A worker's cache; workers that are given one store share it."""
     clock = store.clock if store else ManualClock()
     shared = SharedTier(store, loader.graph_id, 100, clock) if store else None
-    return PageCache(loader, MemoryTier(memory_bytes, clock), shared, clock=clock, sleep=clock.sleep)
+    return PageCache(loader, MemoryTier(memory_bytes, clock), shared, clock=clock, sleep=clock.sleep, beside=beside)
 
 
 def test_a_page_is_loaded_once_and_then_comes_from_memory() -> None:
@@ -46,6 +53,35 @@ def test_another_worker_finds_the_page_in_the_shared_cache() -> None:
     first = worker(loader, store).get({"a": 0}, 9)
     assert worker(loader, store).get({"a": 9}, 10) == first
     assert loader.loads == [("a",)]
+
+
+def test_nobody_waits_until_a_page_is_shared() -> None:
+    loader, store, later = PageMaker(), FakeStore(), list[Callable[[], None]]()
+    cache = worker(loader, store, beside=later.append)
+    assert set(cache.get({"a": 0}, 9)) == {"a"}
+    assert not [key for key in store.values if ":page:" in key]
+    (share,) = later
+    share()
+    assert set(worker(loader, store).get({"a": 0}, 9)) == {"a"}
+    assert loader.loads == [("a",)]
+
+
+def test_a_page_that_can_not_be_shared_is_answered_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    shared = Broken(FakeStore(), "graph", 100)
+    cache = PageCache(PageMaker(), MemoryTier(ROOMY), shared, beside=Background("sharing pages"))
+    assert set(cache.get({"a": 0}, 9)) == {"a"}
+    assert shared.tried.wait(WAIT_SECONDS)
+    wait_until(lambda: "sharing pages failed" in caplog.text, "the failure in the log")
+
+
+class Broken(SharedTier):
+    """Fails to share, and not because the store is down."""
+
+    tried = threading.Event()
+
+    def put(self, pages: Iterable[Page]) -> None:
+        self.tried.set()
+        raise ValueError("a bug")
 
 
 def test_only_what_is_missing_is_loaded_in_one_call() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from itertools import permutations
+from random import Random
 from typing import Any
 
 import pytest
@@ -61,18 +62,26 @@ def test_of_several_problems_the_same_one_is_told_whatever_the_order() -> None:
     }
 
 
-def test_pages_come_from_rows_one_manifestation_after_another() -> None:
+@unhurried
+@given(st.randoms(use_true_random=False))
+def test_pages_are_the_same_in_whatever_order_their_rows_come(random: Random) -> None:
     rows = [
         pair_row("M", "b1", "b2", "U", [[0, 1, 0, 1]]),
         pair_row("M", "a1", "a2", "T", [[0, 1, 0, 1]]),
         layer_row("M", "two", [["s2", 5, 9], ["s1", 0, 5]]),
         layer_row("M", "one", [["s1", 0, 5], ["s0", 0, 1]]),
+        pair_row("M", "c1", "c2", "W", [[0, 1, 0, 1]]),
+        pair_row("M", "c1", "c2", "V", [[0, 1, 0, 1]]),
         end_row("M"),
+        pair_row("N", "b2", "b1", "M", [[0, 1, 0, 1]]),
+        end_row("N"),
         end_row("nowhere", exists=False),
     ]
+    random.shuffle(rows)
     pages = build_pages(iter(rows), 7, WarnOnce())
-    assert {name: page.exists for name, page in pages.items()} == {"M": True, "nowhere": False}
-    assert [pair.target for pair in pages["M"].pairs] == ["T", "U"]
+    assert {name: page.exists for name, page in pages.items()} == {"M": True, "N": True, "nowhere": False}
+    assert [pair.target for pair in pages["M"].pairs] == ["T", "U", "V", "W"]
+    assert [pair.target for pair in pages["N"].pairs] == ["M"]
     assert pages["M"].segmentation == segmentation_of([("s0", 0, 1), ("s1", 0, 5), ("s2", 5, 9)])
 
 
@@ -125,3 +134,8 @@ def test_warnings_are_remembered_within_bounds(
         for text in ("a", "b", "a", "c", "c", "a"):
             warn(text)
     assert [record.getMessage() for record in caplog.records] == ["a", "b", "c", "a"]
+
+
+def test_a_row_of_another_kind_is_a_bug_that_shows() -> None:
+    with pytest.raises(ValueError, match="'pairs'"):
+        build([["M", True, "pairs", "a1", "a2", "T", []]])
