@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -25,15 +24,15 @@ from app.config import Settings, load_settings
 from app.consumer import Parts, SimpleConsumer
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
-from app.db.postgres import make_engine, missing_tables, ping
+from app.db.postgres import make_engine, ping
 from app.db.results import PostgresResults
-from app.errors import ConfigurationError, OutageError, ProcessorError, RefusedError
+from app.errors import ConfigurationError
 from app.heartbeat import Heartbeat
 from app.logs import setup_logging
 from app.neo4j_database import Neo4JDatabase
-from app.neo4j_database_validator import validate
 from app.outage import Gate
 from app.sqs import Queue, QueueFacts, make_client
+from app.startup import expect_tables, look_at_graph, persist
 from app.stopping import Stop
 from app.tasks import TaskService
 
@@ -42,10 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SimpleConsumer", "main"]
 
-log = logging.getLogger(__name__)
-
 EXIT_CONFIGURATION: Final = 2
-START_RETRY_SECONDS: Final = 2.0
 BYTES_A_MEGABYTE: Final = 1_000_000
 HELPERS_CONNECTIONS: Final = 3
 """To PostgreSQL at most, beside one a lane: the heartbeat's, the housekeeper's, a probe's."""
@@ -129,6 +125,7 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
         ttl_seconds=settings.cache_ttl_seconds,
     )
     claims = PostgresClaims(engine, _worker_name(), settings.max_attempts)
+    results = PostgresResults(engine)
     outbox = PostgresOutbox(engine)
     relay = Relay(outbox, queues.completed)
     parts.heartbeat = Heartbeat(claims, queues.segments, visibility_seconds=consumer.visibility_timeout_seconds)
@@ -138,7 +135,7 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
     housekeeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, graph), parts.gate)
     parts.service = service = TaskService(
         claims,
-        PostgresResults(engine),
+        results,
         lambda starts: graph.relate(starts, pages),
         parts.heartbeat,
         housekeeper,
@@ -149,7 +146,8 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
     parts.helpers = (("heartbeat", parts.heartbeat), ("housekeeper", housekeeper))
     parts.is_idle = lambda: housekeeper.is_idle
     parts.close = lambda: _close(engine, graph)
-    _wait_for_services(engine, graph, consumer.stopping)
+    persist(lambda: expect_tables(engine, claims, results), "PostgreSQL", consumer.stopping)
+    look_at_graph(graph, consumer.stopping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,48 +189,13 @@ class _Queues:
         facts = QueueFacts(None, False, 0)
         for queue in (self.completed, self.dead_letters, self.segments):
             if queue is not None:
-                facts = _persist(queue.facts, "SQS", stop) or facts
+                facts = persist(queue.facts, "SQS", stop) or facts
         if facts.is_fifo:
             raise ConfigurationError(
                 f"SQS_QUEUE_URL names a FIFO queue ({self.segments.name}); segments are done in any order and re-sent,"
                 " so the input queue must be a standard queue."
             )
         return facts
-
-
-def _wait_for_services(engine: Engine, graph: Neo4JDatabase, stop: Stop) -> None:
-    _persist(lambda: _expect_tables(engine), "PostgreSQL", stop)
-    _persist(graph.ping, "Neo4j", stop)
-    findings = [] if stop.is_set() else _persist(lambda: validate(graph, full=False), "Neo4j", stop) or []
-    for finding in findings:
-        log.warning("The graph: %s", finding)
-
-
-def _persist[T](step: Callable[[], T], what: str, stop: Stop) -> T | None:
-    """`step` again and again while its service does not answer, saying so when the reason changes; None on `stop`."""
-    said = ""
-    while not stop.is_set():
-        try:
-            result = step()
-        except ConfigurationError:
-            raise
-        except RefusedError as error:
-            raise ConfigurationError(f"{error.service} refuses: {error.reason}") from error
-        except ProcessorError as error:
-            if str(error) != said:
-                said = str(error)
-                log.warning("Waiting for %s: %s", what, said)
-            stop.wait(START_RETRY_SECONDS)
-        else:
-            if said:
-                log.info("%s is there", what)
-            return result
-    return None
-
-
-def _expect_tables(engine: Engine) -> None:
-    if missing := missing_tables(engine):
-        raise OutageError("PostgreSQL", f"the tables {', '.join(missing)} are missing; run: alembic upgrade head")
 
 
 def _probe(engine: Engine, service: TaskService) -> None:

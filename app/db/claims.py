@@ -147,6 +147,10 @@ class PostgresClaims:
         rows = _CLAIM.run(self._engine, self._parameters(requests, lease_seconds))
         return [_answer(request, row) for request, row in zip(requests, rows, strict=True)]
 
+    def check(self) -> None:
+        """See that claiming fits the tables, by a claim of nothing, which plans it for the first real one."""
+        self.claim([], lease_seconds=1.0)
+
     def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:
         """Extend the leases; the tokens that are still ours."""
         parameters = {

@@ -105,6 +105,10 @@ class PostgresResults:
         }
         return Settled(frozenset(row.task_id for row in rows), tuple(announcements.values()))
 
+    def check(self) -> None:
+        """See that settling fits the tables, by settling nothing, which plans it for the first real one."""
+        _SETTLE.run(self._engine, _parameters([]))
+
 
 def _parameters(endings: Sequence[Ending]) -> dict[str, Any]:
     columns = [_columns(ending) for ending in endings]

@@ -10,6 +10,7 @@ import neo4j
 import pytest
 from sqlalchemy import Engine, text
 
+from app.db.postgres import run
 from app.sqs import Outgoing, Queue
 from devstack import Stack
 from devstack.families import Family
@@ -235,6 +236,18 @@ def test_missing_tables_are_waited_for_by_name(
     with Worker(environment) as worker:
         worker.wait_for("run: alembic upgrade head")
         migrate(bare_postgres_url)
+        worker.wait_for("Consuming")
+        assert worker.stop() == 0
+
+
+def test_tables_of_another_version_are_waited_for_by_what_they_lack(
+    environment: dict[str, str], engine: Engine, load_graph: LoadGraph
+) -> None:
+    run(engine, "ALTER TABLE segment_task RENAME COLUMN claim_token TO token")
+    with Worker(environment) as worker:
+        worker.wait_for("claim_token does not exist")
+        assert "run: alembic upgrade head" in worker.log()
+        run(engine, "ALTER TABLE segment_task RENAME COLUMN token TO claim_token")
         worker.wait_for("Consuming")
         assert worker.stop() == 0
 
