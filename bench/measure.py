@@ -146,7 +146,7 @@ class _Runner:
         for number in range(self._plan.workers):
             contender = Contender(
                 self._plan.kind,
-                self._arena.environment,
+                {**self._arena.environment, **self._plan.settings},
                 self._folder,
                 number,
                 results=results,

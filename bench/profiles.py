@@ -177,6 +177,17 @@ def cloud(bench: Bench) -> Data:
     return {"latencies_ms": dict(CLOUD_MS), "variants": compare(bench, variants)}
 
 
+def lanes(bench: Bench) -> Data:
+    """More and more batches in hand in one worker, with every service as far away as in a real region."""
+    size = bench.scale.family
+    plan = Plan(text=bench.text(size), segments=size.segments_per_text, jobs=2, idle_start=True, latencies_ms=CLOUD_MS)
+    variants = [
+        Variant(f"{count} in hand", count, replace(plan, settings={"SQS_BATCHES_IN_HAND": str(count)}))
+        for count in bench.scale.lanes
+    ]
+    return {"latencies_ms": dict(CLOUD_MS), "variants": compare(bench, variants)}
+
+
 def first_segment(bench: Bench) -> Data:
     """The first segment of a job, with no page anywhere but with warm plans: another family went before."""
     size = bench.scale.family
@@ -197,5 +208,6 @@ PROFILES: Mapping[str, Callable[[Bench], Data]] = {
     "large-job": large_job,
     "workers": workers,
     "cloud": cloud,
+    "lanes": lanes,
     "memory": memory,
 }

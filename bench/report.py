@@ -21,6 +21,7 @@ TITLES: Mapping[str, str] = {
     "large-job": "Segments in a job",
     "workers": "Several workers",
     "cloud": "Cloud: every service as far away as in a real region",
+    "lanes": "Batches in hand, in the cloud",
     "memory": "Memory",
 }
 SERVICES: Mapping[str, str] = {"sqs": "SQS", "postgres": "PostgreSQL", "neo4j": "Neo4j", "cache": "cache"}

@@ -28,6 +28,8 @@ class Plan:
     """Start the processes first and warm them up, so that all of them begin together; else messages wait first."""
     latencies_ms: Mapping[str, float] | None = None
     results: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the contestants, beside where the services are."""
     way: Way = "timed"
 
 
