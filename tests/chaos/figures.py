@@ -91,16 +91,3 @@ def _cause(row: Any, by_pid: dict[int, Start]) -> str:
 def _pid(worker: str | None) -> int:
     parts = (worker or "").rsplit("-", 2)
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 0
-
-
-def receives(starts: Sequence[Start]) -> tuple[int, int, int]:
-    """Receives in all; messages that were received more than once; the most receives of one message."""
-    count: Counter[str] = Counter()
-    most = 0
-    for start in starts:
-        if start.receives.exists():
-            for line in start.receives.read_text().splitlines():
-                message, _, number = line.partition(" ")
-                count[message] += 1
-                most = max(most, int(number or 0))
-    return count.total(), sum(n > 1 for n in count.values()), most

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tests.chaos import figures
+from tests.chaos import figures, receives
 from tests.chaos.crew import Start
 from tests.chaos.faults import Tormentor
 from tests.chaos.load import Asked
@@ -43,7 +43,7 @@ def _figures(
     seconds: tuple[float, float],
 ) -> list[tuple[str, str]]:
     engine = around.admin
-    received, again, most = figures.receives(starts)
+    received, again, most = receives.summary(starts)
     exits = sorted(taken for start in starts if (taken := start.seconds_to_exit()) is not None)
     attempts = {int(row.attempts): int(row.n) for row in read(engine, figures.ATTEMPTS)}
     rows = [
@@ -51,6 +51,7 @@ def _figures(
         ("jobs", _counts(verdict.jobs)),
         ("segments", _counts(verdict.segments)),
         ("of them out of attempts", str(verdict.exhausted)),
+        ("revived by a later message", str(verdict.revived)),
         ("segments by attempts", ", ".join(f"{n}: {count:,}" for n, count in attempts.items())),
         ("messages sent", f"{asked.messages:,}, {asked.duplicates:,} of them twice, {asked.delayed:,} delayed"),
         ("messages received", f"{received:,}; {again:,} more than once, at most {most} times"),

@@ -60,6 +60,7 @@ CREATE TABLE chaos_audit (
     new_token uuid,
     old_lease timestamptz,
     old_retry_at timestamptz,
+    old_failed_at timestamptz,
     old_worker text,
     new_worker text,
     old_attempts integer NOT NULL,
@@ -69,9 +70,9 @@ CREATE TABLE chaos_audit (
 CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO chaos_audit (task_id, was, became, old_token, new_token, old_lease, old_retry_at,
-                             old_worker, new_worker, old_attempts, new_attempts, error)
+                             old_failed_at, old_worker, new_worker, old_attempts, new_attempts, error)
     VALUES (NEW.task_id, OLD.status, NEW.status, OLD.claim_token, NEW.claim_token, OLD.lease_expires_at, OLD.retry_at,
-            OLD.claimed_by, NEW.claimed_by, OLD.attempts, NEW.attempts, NEW.error_message);
+            OLD.failed_at, OLD.claimed_by, NEW.claimed_by, OLD.attempts, NEW.attempts, NEW.error_message);
     RETURN NULL;
 END
 $$;

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from tests.answers import canonical
 from tests.chaos.crew import Start, odd_ends
 from tests.chaos.load import Asked
+from tests.chaos.receives import read_all
 from tests.chaos.surroundings import MAX_ATTEMPTS, Surroundings
 from tests.endstate import completions, problems
 
@@ -38,14 +39,22 @@ FROM chaos_audit WHERE was = 'RETRYING' AND became = 'IN_PROGRESS' AND old_retry
 UNION ALL
 SELECT 'left COMPLETED', task_id::text FROM chaos_audit WHERE was = 'COMPLETED'
 UNION ALL
-SELECT 'ended ' || count(*) || ' times', task_id::text
-FROM chaos_audit WHERE became IN ('COMPLETED', 'FAILED') GROUP BY task_id HAVING count(*) > 1
+SELECT 'ended ' || count(*) FILTER (WHERE became IN ('COMPLETED', 'FAILED')) || ' times', task_id::text
+FROM chaos_audit GROUP BY task_id
+HAVING count(*) FILTER (WHERE became IN ('COMPLETED', 'FAILED')) > 1 + count(*) FILTER (WHERE was = 'FAILED')
 UNION ALL
 SELECT 'ended without a claim', task_id::text
 FROM chaos_audit WHERE became IN ('COMPLETED', 'FAILED') AND was <> 'IN_PROGRESS'
 UNION ALL
 SELECT 'given back and charged', task_id::text
 FROM chaos_audit WHERE was = 'IN_PROGRESS' AND became = 'QUEUED' AND new_attempts >= old_attempts AND old_attempts > 0
+"""
+
+# A FAILED segment is tried again when somebody sends its message again: here a producer that heard no answer.
+REVIVED: Final = """
+SELECT t.job_id::text, t.segment_id, extract(epoch FROM a.old_failed_at) * 1000 AS failed_at_ms
+FROM chaos_audit a JOIN segment_task t USING (task_id)
+WHERE a.was = 'FAILED'
 """
 
 OUTBOX: Final = """
@@ -71,6 +80,7 @@ class Verdict:
     segments: Counter[str] = field(default_factory=Counter)
     announced: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
+    revived: int = 0
     exhausted: int = 0
     """Segments of good jobs that used up their attempts, as the rules allow."""
 
@@ -93,6 +103,7 @@ def judge(around: Surroundings, asked: Asked, starts: list[Start]) -> Verdict:
     failed_jobs = {row.job_id for row in segments if row.status == "FAILED"}
     verdict.add("segment", [what for row in segments if (what := _wrong(around, row, verdict))])
     verdict.add("history", [f"segment {row.task_id} was {row.what}" for row in read(around.admin, BROKEN)])
+    _judge_revivals(around, starts, verdict)
     verdict.add("outbox", [f"job {row.job_id} was not announced" for row in read(around.admin, OUTBOX)])
     verdict.announced = completions(around.completed)
     complete = {job for job, row in known.items() if row.job_status == "COMPLETED"}
@@ -103,6 +114,24 @@ def judge(around: Surroundings, asked: Asked, starts: list[Start]) -> Verdict:
     verdict.add("worker", odd_ends(starts))
     verdict.add("log", [line for start in starts for line in unexplained(start)])
     return verdict
+
+
+def _judge_revivals(around: Surroundings, starts: Sequence[Start], verdict: Verdict) -> None:
+    """Each needs a message that was sent after the failure."""
+    rows = read(around.admin, REVIVED)
+    verdict.revived = len(rows)
+    last_sent_at_ms: dict[tuple[str, str], int] = {}
+    for receive in read_all(starts) if rows else ():
+        key = (receive.job_id, receive.segment_id)
+        last_sent_at_ms[key] = max(receive.sent_at_ms, last_sent_at_ms.get(key, 0))
+    verdict.add(
+        "history",
+        [
+            f"segment {row.segment_id} of job {row.job_id} was revived by nothing"
+            for row in rows
+            if last_sent_at_ms.get((row.job_id, row.segment_id), 0) <= row.failed_at_ms
+        ],
+    )
 
 
 def read(engine: Engine, sql: str) -> list[Any]:

@@ -1,7 +1,7 @@
 """``python -m tests.chaos.worker RECEIVES``: the real worker with a sweep that is not as patient as a real one's.
 
 Invariant: nothing else differs from ``python -m app.main``. What is received is noted in the file RECEIVES, a line a
-message (its id and its receive count), written at once, so that a SIGKILL loses none.
+message (see `tests.chaos.receives`), written at once, so that a SIGKILL loses none.
 """
 
 import functools
@@ -14,6 +14,7 @@ from typing import Any
 from app import consumer, main
 from app.completion import Housekeeper, Sweep, SweepReport
 from app.delivery import Delivery, read_delivery
+from tests.chaos import receives
 from tests.chaos.surroundings import RESEND_AFTER_SECONDS, SWEEP_SECONDS
 
 
@@ -33,7 +34,7 @@ def note_receives(path: str) -> None:
     def noted(message: Mapping[str, Any], received_at: float) -> Delivery:
         delivery = read_delivery(message, received_at)
         with lock:
-            os.write(notes, f"{delivery.message_id} {delivery.receive_count}\n".encode())
+            os.write(notes, receives.line_of(delivery).encode())
         return delivery
 
     vars(consumer).update(read_delivery=noted)

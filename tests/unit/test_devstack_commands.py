@@ -105,6 +105,20 @@ def test_setup_says_where_to_get_a_python_when_there_is_none(checkout: Path, tmp
 
 def test_make_without_a_target_lists_them(checkout: Path) -> None:
     listed = subprocess.check_output(["make", "-s", "-C", str(checkout)], text=True)
-    for target in ("setup", "demo", "test", "check", "up", "down", "status", "env", "chaos", "bench", "audit", "clean"):
+    for target in (
+        "setup",
+        "demo",
+        "test",
+        "check",
+        "up",
+        "down",
+        "status",
+        "env",
+        "chaos",
+        "guards",
+        "bench",
+        "audit",
+        "clean",
+    ):
         assert f"make {target} " in listed
     assert not (checkout / ".venv").exists()

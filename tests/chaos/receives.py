@@ -1,0 +1,49 @@
+"""What the workers received: written by `tests.chaos.worker`, read by the judgement and for the figures."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from app.delivery import Delivery
+from app.errors import PoisonError
+from tests.chaos.crew import Start
+
+
+class Receive(NamedTuple):
+    """One receive of one message; of poison the last two are empty. `sent_at_ms` as SQS says."""
+
+    message_id: str
+    count: int
+    sent_at_ms: int
+    job_id: str
+    segment_id: str
+
+
+def line_of(delivery: Delivery) -> str:
+    """A receive as a line."""
+    try:
+        request = delivery.read_request()
+        names = (request.job_id, request.segment_id)
+    except PoisonError:
+        names = ("", "")
+    return json.dumps([delivery.message_id, delivery.receive_count, delivery.first_sent_at_ms, *names]) + "\n"
+
+
+def read_all(starts: Sequence[Start]) -> Iterator[Receive]:
+    """Every receive of every worker; the last line of one that was killed may be cut short."""
+    for start in starts:
+        if start.receives.exists():
+            for line in start.receives.read_text().splitlines(keepends=True):
+                if line.endswith("\n"):
+                    yield Receive(*json.loads(line))
+
+
+def summary(starts: Sequence[Start]) -> tuple[int, int, int]:
+    """Receives in all; messages that were received more than once; the most receives of one message."""
+    count: Counter[str] = Counter()
+    most = 0
+    for receive in read_all(starts):
+        count[receive.message_id] += 1
+        most = max(most, receive.count)
+    return count.total(), sum(n > 1 for n in count.values()), most
