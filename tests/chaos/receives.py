@@ -14,7 +14,7 @@ class Receive(NamedTuple):
     """One receive of one message; of poison the last two are empty. `sent_at_ms` as SQS says."""
 
     message_id: str
-    count: int
+    times: int
     sent_at_ms: int
     job_id: str
     segment_id: str
@@ -45,5 +45,5 @@ def summary(starts: Sequence[Start]) -> tuple[int, int, int]:
     most = 0
     for receive in read_all(starts):
         count[receive.message_id] += 1
-        most = max(most, receive.count)
+        most = max(most, receive.times)
     return count.total(), sum(n > 1 for n in count.values()), most
