@@ -115,16 +115,16 @@ class Queue:
         self.url = url
         self.name = url.rsplit("/", 1)[-1]
         self.is_fifo = self.name.endswith(".fifo")
-        self._answered: tuple[str | None, float] = (None, 0.0)
+        self._answered: tuple[str, float] | None = None
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch on SQS's clock, as its last answer told it to the second.
 
-        Before any answer, this machine's clock: it alone decides nothing, as machines' clocks differ.
+        When none has told, this machine's.
         """
-        date, answered_at = self._answered
-        if date is None:
+        if self._answered is None:
             return int(time.time() * 1000)
+        date, answered_at = self._answered
         return int((parsedate_to_datetime(date).timestamp() + time.monotonic() - answered_at) * 1000)
 
     def facts(self) -> QueueFacts:
@@ -189,8 +189,10 @@ class Queue:
             entry["DelaySeconds"] = min(message.delay_seconds, MAX_DELAY_SECONDS)
         return entry
 
-    def _note(self, reply: Any) -> None:
-        self._answered = reply["ResponseMetadata"]["HTTPHeaders"].get("date"), time.monotonic()
+    def _note(self, reply: Mapping[str, Any]) -> None:
+        """Keep the date of an answer; a client that is not boto3's need not tell it."""
+        if date := reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"):
+            self._answered = date, time.monotonic()
 
     def _in_batches(self, call: Any, entries: Sequence[dict[str, Any]]) -> dict[int, str]:
         refused: dict[int, str] = {}
