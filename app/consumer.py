@@ -8,28 +8,22 @@ one with the work of another; while the queue is empty only one of them is parke
 """
 
 import logging
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aws_sqs_consumer import Consumer, Message
 
-from app.acknowledge import Acknowledger
 from app.delivery import Delivery, read_delivery
 from app.errors import OutageError, PoisonError, ProcessorError
-from app.heartbeat import Heartbeat
 from app.metrics import Tally
-from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Outcome
-from app.ports import Claimed, SegmentRequest
-from app.sqs import SERVICE, Queue
-from app.stopping import Stop
+from app.parts import Parts, Service
+from app.ports import SegmentRequest
+from app.sqs import SERVICE
+from app.stopping import Signals, Stop
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -38,53 +32,11 @@ log = logging.getLogger(__name__)
 
 EXIT_OK: Final = 0
 EXIT_STALLED: Final = 3
-STALL_SECONDS: Final = 600.0
-"""A lane that has not come round for so long hangs; every wait inside it is bounded well below."""
 TURN_SECONDS: Final = 0.2
 BUG_SECONDS: Final = 30.0
 HAND_BACK_SECONDS: Final = 3.0
 """Kept of the grace for giving back what could not be finished."""
 CLOSE_SECONDS: Final = 1.0
-
-
-class Service(Protocol):
-    """What the consumer hands its messages to; see `app.tasks.TaskService`."""
-
-    def process(self, requests: Sequence[SegmentRequest], age_seconds: float = 0.0) -> list[Outcome]:
-        """An outcome a request."""
-        ...
-
-    def give_back(self, claims: Sequence[Claimed]) -> None:
-        """Return segments that will not be worked on."""
-        ...
-
-
-class Helper(Protocol):
-    """A thread beside the lanes."""
-
-    def run(self, stop: Stop) -> None:
-        """Work until `stop`."""
-        ...
-
-
-@dataclass(slots=True)
-class Parts:
-    """What a consumer works with; built by `app.main`, the composition root."""
-
-    queue: Queue
-    acknowledger: Acknowledger
-    heartbeat: Heartbeat
-    gate: Gate
-    service: Service | None
-    """None: every message goes to the subclass's `handle_message`."""
-    helpers: Sequence[tuple[str, Helper]] = ()
-    is_idle: Callable[[], bool] = lambda: True
-    """Whether the helpers have nothing left to do."""
-    close: Callable[[], None] = lambda: None
-    lanes: int = 1
-    grace_seconds: float = 25.0
-    stall_seconds: float = STALL_SECONDS
-    progress: dict[str, float] = field(default_factory=dict)
 
 
 class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
@@ -169,7 +121,7 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         `when_wired` is called once everything is built and before the first message.
         """
         self._running = True
-        with _Signals(self.stop):
+        with Signals(self.stop):
             parts = self._wired()
             if self.stopping.is_set():
                 return EXIT_OK
@@ -349,30 +301,6 @@ class _MadeAtStart:
 
 
 _MADE_AT_START: Final = _MadeAtStart()
-
-
-class _Signals:
-    """SIGTERM and SIGINT ask to stop; a second one exits now. Only in the main thread, where Python has them."""
-
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
-        self._asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._handle)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._asked:
-            os._exit(128 + number)
-        self._asked = True
-        self._stop()
 
 
 def _wait_for(condition: Callable[[], bool], deadline: float) -> None:

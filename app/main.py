@@ -21,7 +21,7 @@ from app.acknowledge import Acknowledger
 from app.cache import PageCache
 from app.completion import Housekeeper, Relay, Sweep
 from app.config import Settings, load_settings
-from app.consumer import Parts, SimpleConsumer
+from app.consumer import SimpleConsumer
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine, ping
@@ -31,6 +31,7 @@ from app.heartbeat import Heartbeat
 from app.logs import setup_logging
 from app.neo4j_database import Neo4JDatabase
 from app.outage import Gate
+from app.parts import Parts
 from app.sqs import Queue, QueueFacts, make_client
 from app.startup import expect_tables, look_at_graph, persist
 from app.stopping import Stop

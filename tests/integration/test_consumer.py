@@ -12,11 +12,12 @@ import pytest
 from aws_sqs_consumer import Message
 
 from app.acknowledge import Acknowledger
-from app.consumer import EXIT_STALLED, Parts, SimpleConsumer
+from app.consumer import EXIT_STALLED, SimpleConsumer
 from app.errors import OutageError
 from app.heartbeat import Heartbeat
 from app.outage import Gate
 from app.outcomes import Done, Hide, Outcome
+from app.parts import Parts
 from app.ports import Claimed, SegmentRequest
 from app.sqs import Outgoing
 from tests.conftest import Queues
