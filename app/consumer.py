@@ -4,7 +4,8 @@ Invariant: a message that was received gets exactly one outcome from this proces
 then SQS delivers it again. Every thread's progress is watched: a lane that hangs ends the process, not the work.
 
 A *lane* is a thread that takes one batch down the whole road and then the next. Several lanes overlap the waiting of
-one with the work of another; while the queue is empty only one of them is parked in a long poll.
+one with the work of another. They poll one after the other, so that only one is parked in a long poll while there is
+little or nothing to do; a batch that is at least half full tells of a backlog, and then they poll at the same time.
 """
 
 import logging
@@ -86,7 +87,7 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         self._parts: Parts | None = None
         self._tally = Tally()
         self._turn = threading.Lock()
-        self._is_busy = False
+        self._has_backlog = False
 
     def complete(self, **settings: int) -> None:
         """Take from the settings what the constructor was not given."""
@@ -181,7 +182,7 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
 
     def _receive(self, parts: Parts) -> list[Any] | None:
         """A poll; None when it is another lane's turn to be parked in one, or nothing may be received now."""
-        if self._is_busy:
+        if self._has_backlog:
             return self._poll(parts)
         if not self._turn.acquire(timeout=TURN_SECONDS):
             return None
@@ -196,10 +197,10 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         try:
             messages = parts.queue.receive(self.batch_size, self.wait_time_seconds, self.visibility_timeout_seconds)
         except ProcessorError as error:
-            self._is_busy = False
+            self._has_backlog = False
             parts.gate.close(SERVICE, error.reason if isinstance(error, OutageError) else str(error))
             return None
-        self._is_busy = len(messages) > 0
+        self._has_backlog = 2 * len(messages) >= self.batch_size
         return messages
 
     def _work(self, deliveries: Sequence[Delivery], parts: Parts) -> None:

@@ -98,6 +98,59 @@ def test_everything_is_handed_over_and_deleted(queues: Queues, lanes: int) -> No
     assert sorted(service.seen) == sorted(f"s{n}" for n in range(40))
 
 
+class Doorman:
+    """Counts the polls that are under way. `hold` is called at the beginning of each."""
+
+    def __init__(self, queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.polls, self.inside, self.most = 0, 0, 0
+        self.hold: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._receive = queues.segments.receive
+        monkeypatch.setattr(queues.segments, "receive", self.receive)
+
+    def receive(self, *arguments: Any) -> Any:
+        with self._lock:
+            self.polls += 1
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        try:
+            self.hold()
+            return self._receive(*arguments)
+        finally:
+            with self._lock:
+                self.inside -= 1
+
+
+def test_single_messages_wake_one_lane_each(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, door = Recorder(), Doorman(queues, monkeypatch)
+    sent: list[str] = []
+    with running(parts_of(queues, service, lanes=4)):
+        for segment in "abc":
+            sent.append(segment)
+            queues.segments.send([body(segment)])
+            wait_until(lambda: service.seen == sent, "a message handed over")
+        polls = door.polls
+        wait_until(lambda: door.polls > polls + 1, "two more polls")
+    assert door.most == 1
+
+
+def test_lanes_poll_at_the_same_time_while_there_is_a_backlog(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, door = Recorder(), Doorman(queues, monkeypatch)
+    queues.segments.send([body(f"s{n}") for n in range(100)])
+    together = threading.Event()
+
+    def hold() -> None:
+        if door.inside > 1:
+            together.set()
+        elif door.polls > 1:
+            together.wait(10)
+
+    door.hold = hold
+    with running(parts_of(queues, service, lanes=2)):
+        wait_until(together.is_set, "two polls at the same time")
+        wait_until(lambda: len(service.seen) == 100, "everything handed over")
+
+
 def test_poison_does_not_spoil_its_neighbours(queues: Queues, caplog: pytest.LogCaptureFixture) -> None:
     service = Recorder()
     queues.segments.send([body("a"), Outgoing("not JSON"), body("b"), Outgoing('{"job_id": 7}')])
