@@ -6,8 +6,9 @@ miss the same page at once load it once; workers too, as long as the shared cach
 """
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from threading import Lock
 from typing import Final, Protocol, Self
 
@@ -30,8 +31,11 @@ class PageLoader(Protocol):
         """Which graph it is; no secret in it."""
         ...
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int) -> Mapping[str, Page]:
-        """A page for every id, read now, which is after `read_at_us`. Raises `OutageError` or `TransientError`."""
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+        """A page for every id, read now, which is after `read_at_us`. Raises `OutageError` or `TransientError`.
+
+        `at_hand`: see `PageSource`.
+        """
         ...
 
 
@@ -71,17 +75,15 @@ class PageCache:
         shared = SharedTier(RedisStore(url), loader.graph_id, ttl_seconds) if url else None
         return cls(loader, MemoryTier(memory_bytes), shared, beside=Background("sharing pages"))
 
-    def get(self, needs: Mapping[str, int], read_at_us: int) -> Mapping[str, Page]:
-        """A page for every id in `needs`, none read before the time (microseconds) that stands there.
-
-        `read_at_us`: the time that the caller's claim returned. Raises what loading raises.
-        """
+    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+        """See `PageSource`. Raises what loading raises."""
         found = self._memory.get(needs)
         while len(found) < len(needs):
             missing = _without(needs, found)
             mine, theirs = self._take_off(missing)
             if mine:
-                found |= self._fly({name: missing[name] for name in mine}, read_at_us, mine)
+                wanted = {name: missing[name] for name in mine}
+                found |= self._fly(mine, partial(self._fetch, wanted, read_at_us, at_hand))
             for name, flight in theirs.items():
                 page = self._await(flight)
                 if page is not None and page.read_at_us >= missing[name]:
@@ -101,10 +103,10 @@ class PageCache:
                     theirs[name] = flight
         return mine, theirs
 
-    def _fly(self, needs: Mapping[str, int], read_at_us: int, flights: Mapping[str, Future[Page]]) -> dict[str, Page]:
+    def _fly(self, flights: Mapping[str, Future[Page]], fetch: Callable[[], dict[str, Page]]) -> dict[str, Page]:
         """Fetch for all who wait for these; whatever happens, nobody waits for them afterwards."""
         try:
-            pages = self._fetch(needs, read_at_us)
+            pages = fetch()
         except BaseException as error:
             self._land(flights)
             for flight in flights.values():
@@ -129,21 +131,22 @@ class PageCache:
             raise OutageError(error.service, error.reason) from error
         return None
 
-    def _fetch(self, needs: Mapping[str, int], read_at_us: int) -> dict[str, Page]:
+    def _fetch(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page]) -> dict[str, Page]:
         """From memory once more, as the last flight may have landed just before ours took off; then from afar."""
+        load = partial(self._load, read_at_us=read_at_us, at_hand=at_hand)
         pages = self._memory.get(needs)
         missing = _without(needs, pages)
         if self._shared is None:
-            return pages | self._load(list(missing), read_at_us)
+            return pages | load(list(missing))
         cached = self._shared.get(missing)
         self._memory.put(cached.values())
         pages |= cached
         missing = _without(missing, cached)
         deadline = self._clock() + MARKER_MS / 1000
         ours = self._shared.announce(missing, read_at_us)
-        pages |= self._load([name for name in missing if name in ours], read_at_us)
+        pages |= load([name for name in missing if name in ours])
         pages |= self._wait(_without(missing, ours), deadline)
-        return pages | self._load([name for name in missing if name not in pages], read_at_us)
+        return pages | load([name for name in missing if name not in pages])
 
     def _wait(self, needs: Mapping[str, int], deadline: float) -> dict[str, Page]:
         """Those of the pages that other workers announced which come before the deadline."""
@@ -160,11 +163,11 @@ class PageCache:
         self._memory.put(pages.values())
         return pages
 
-    def _load(self, ids: Sequence[str], read_at_us: int) -> dict[str, Page]:
+    def _load(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page]) -> dict[str, Page]:
         """From the graph, for everybody."""
         if not ids:
             return {}
-        pages = dict(self._loader.load_pages(ids, read_at_us))
+        pages = dict(self._loader.load_pages(ids, read_at_us, at_hand))
         self._memory.put(pages.values())
         if (shared := self._shared) is not None:
             self._beside(lambda: shared.put(pages.values()))

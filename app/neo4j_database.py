@@ -4,8 +4,8 @@ Invariant: a page that is loaded here was read after `read_at_us`, and malformed
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from itertools import batched
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import batched, chain
 from threading import Lock
 from typing import Any, LiteralString, NamedTuple
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ import neo4j
 
 from app import neo4j_quries as queries
 from app.errors import ConfigurationError, PermanentError, ProcessorError
+from app.mirrors import Mirrors, find_mirrors
 from app.neo4j_session import QueryTimeoutError, Reader, open_driver
 from app.page_builder import WarnOnce, build_pages, check_layer, join_layers
 from app.pages import Page
@@ -79,20 +80,22 @@ class Neo4JDatabase:
         source = self if pages is None else pages
         # What is loaded now is read after the last of the claims returned, so it may carry the latest time.
         read_at_us = max((start.read_at_us for start in starts), default=0)
-        return walk_together(starts, lambda needs: source.get(needs, read_at_us))
+        return walk_together(starts, lambda needs, at_hand: source.get(needs, read_at_us, at_hand))
 
-    def get(self, needs: Mapping[str, int], read_at_us: int) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
         """Pages without a cache: a `PageSource`."""
-        return self.load_pages(list(needs), read_at_us)
+        return self.load_pages(list(needs), read_at_us, at_hand)
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int) -> dict[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> dict[str, Page]:
         """A page for every id, read now. One round trip for every `MAX_PAGES_A_QUERY`.
 
-        `read_at_us`: microseconds on PostgreSQL's clock, of a moment before this call. Raises as `relate`.
+        `read_at_us`: microseconds on PostgreSQL's clock, of a moment before this call. `at_hand`: see `PageSource`.
+        Raises as `relate`.
         """
         pages: dict[str, Page] = {}
         for chunk in batched(ids, MAX_PAGES_A_QUERY):
-            pages |= self._load_chunk(chunk, read_at_us)
+            mirrors = find_mirrors(chunk, chain(at_hand, pages.values()), read_at_us)
+            pages |= self._load_chunk(chunk, read_at_us, mirrors)
         return pages
 
     def list_segments(self, manifestation_id: str) -> list[SegmentSpan] | None:
@@ -133,7 +136,7 @@ class Neo4JDatabase:
         self._reader.verify()
         if not self._understands_us:
             try:
-                self._reader.read(queries.READ_PAGES, list, ids=[])
+                self._reader.read(queries.READ_PAGES, list, wanted=[])
             except PermanentError as error:
                 raise ConfigurationError(f"Neo4j 5.23 or later is needed, with the right to read: {error}") from error
             self._understands_us = True
@@ -146,17 +149,20 @@ class Neo4JDatabase:
                 _shared_driver = None
         self._driver.close()
 
-    def _load_chunk(self, ids: Sequence[str], read_at_us: int) -> dict[str, Page]:
+    def _load_chunk(self, ids: Sequence[str], read_at_us: int, mirrors: Mirrors) -> dict[str, Page]:
         try:
             return self._reader.read(
-                queries.READ_PAGES, lambda rows: build_pages(rows, read_at_us, self._warn), ids=ids
+                queries.READ_PAGES,
+                lambda rows: build_pages(rows, read_at_us, self._warn, mirrors),
+                wanted=[{"id": name, "known": [mirror.key for mirror in mirrors[name]]} for name in ids],
             )
         except QueryTimeoutError:
             if len(ids) == 1:
                 raise
             half = len(ids) // 2
             logger.warning("Reading %d pages at once took too long; trying half as many", len(ids))
-            return self._load_chunk(ids[:half], read_at_us) | self._load_chunk(ids[half:], read_at_us)
+            first = self._load_chunk(ids[:half], read_at_us, mirrors)
+            return first | self._load_chunk(ids[half:], read_at_us, mirrors)
 
 
 def _share_driver() -> tuple[neo4j.Driver, str, str | None]:

@@ -8,8 +8,9 @@ Cypher 5 of Neo4j 5.23 or later (`CALL (variable) { ... }`).
 
 from typing import Final, LiteralString
 
-# The pages of $ids: [id, exists, kind, annotation, other annotation, target, columns], in any order: nothing else is
-# promised without an ORDER BY, which would wait for the last.
+# The pages of $wanted, a list of {id, known}: [id, exists, kind, annotation, other annotation, target, columns], in any
+# order: nothing else is promised without an ORDER BY, which would wait for the last. `known`: [annotation, other
+# annotation, target] of the pairs that are not asked for.
 # kind 'pair': [source starts, source ends, hit starts, hit ends] of the aligned segments of two annotations, `target`
 # null when the other belongs to no manifestation; DISTINCT, because two annotations may be ALIGNED_TO each other in
 # both directions. kind 'layer': [segments, starts, ends] of a segmentation annotation. kind 'end': one row, always.
@@ -18,14 +19,17 @@ from typing import Final, LiteralString
 # The hops of the innermost MATCH are apart, and b is compared at the end, because one pattern that ends in a2 costs a
 # third more: it checks that no relation repeats, and looks for each hit from both sides.
 READ_PAGES: Final[LiteralString] = """
-UNWIND $ids AS id
+UNWIND $wanted AS page
+WITH page.id AS id, page.known AS known
 OPTIONAL MATCH (m:Manifestation {id: id})
-CALL (m) {
+CALL (m, known) {
   MATCH (m)<-[:ANNOTATION_OF]-(a1:Annotation)-[:ALIGNED_TO]-(a2:Annotation)
   WHERE EXISTS { (a1)-[:HAS_TYPE]->(:AnnotationType {name: 'alignment'}) }
     AND EXISTS { (a2)-[:HAS_TYPE]->(:AnnotationType {name: 'alignment'}) }
   WITH DISTINCT a1, a2
   OPTIONAL MATCH (a2)-[:ANNOTATION_OF]->(target:Manifestation)
+  WITH a1, a2, target
+  WHERE NOT coalesce([a1.id, a2.id, target.id] IN known, false)
   CALL (a1, a2) {
     MATCH (a1)<-[:SEGMENTATION_OF]-(s:Segment)
     MATCH (s)-[:ALIGNED_TO]-(h:Segment)

@@ -8,11 +8,12 @@ other page. Each part is built while the next is still on its way.
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import gt, itemgetter
+from operator import attrgetter, gt
 from threading import Lock
 from typing import Any, Final
 
 from app.errors import PermanentError
+from app.mirrors import Mirrors
 from app.pages import Page, Segmentation
 from app.spans import Pair
 
@@ -45,16 +46,20 @@ class WarnOnce:
         logger.warning("%s", text)
 
 
-def build_pages(rows: Iterable[Sequence[Any]], read_at_us: int, warn: Warn) -> dict[str, Page]:
+def build_pages(
+    rows: Iterable[Sequence[Any]], read_at_us: int, warn: Warn, mirrors: Mirrors | None = None
+) -> dict[str, Page]:
     """The page of each manifestation, by its id, from the rows of `READ_PAGES` (app/neo4j_quries.py) in any order.
 
-    A page whose data is malformed has its `problem` set.
+    `mirrors`: the pairs that were not asked for. A page whose data is malformed has its `problem` set.
     """
     drafts: dict[str, _Draft] = {}
     for manifestation_id, exists, *part in rows:
         draft = drafts.get(manifestation_id)
         if draft is None:
-            draft = drafts[manifestation_id] = _Draft(manifestation_id, exists, warn)
+            known = mirrors.get(manifestation_id, ()) if mirrors and exists else ()
+            pairs = [mirror.shown() for mirror in known]
+            draft = drafts[manifestation_id] = _Draft(manifestation_id, exists, warn, pairs)
         draft.add(*part)
     return {manifestation_id: draft.page(read_at_us) for manifestation_id, draft in drafts.items()}
 
@@ -89,7 +94,7 @@ class _Draft:
     manifestation_id: str
     exists: bool
     warn: Warn
-    pairs: list[tuple[tuple[str, str, str], Pair]] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     layers: list[Columns] = field(default_factory=list)
     segmentation: Segmentation = field(default_factory=Segmentation)
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -112,8 +117,8 @@ class _Draft:
         """Of several problems always the same one is told."""
         if self.problems:
             return Page(self.manifestation_id, read_at_us, self.exists, problem=min(self.problems)[1])
-        pairs = tuple(pair for _, pair in sorted(self.pairs, key=itemgetter(0)))
-        return Page(self.manifestation_id, read_at_us, self.exists, pairs, self.segmentation)
+        pairs = sorted(self.pairs, key=attrgetter("annotation", "other", "target"))
+        return Page(self.manifestation_id, read_at_us, self.exists, tuple(pairs), self.segmentation)
 
     def _add_pair(self, annotation: str, other: str, target: str | None, columns: Columns) -> None:
         """Unless nothing can be reached by it, or only the manifestation itself."""
@@ -123,9 +128,9 @@ class _Draft:
         elif target != self.manifestation_id:
             for name in (annotation, other, target):
                 _check_text(name, where)
-            pair = Pair.from_columns(target, *_check_spans(columns, where, self.warn))
+            pair = Pair.from_columns(annotation, other, target, *_check_spans(columns, where, self.warn))
             if pair.chains:
-                self.pairs.append(((annotation, other, target), pair))
+                self.pairs.append(pair)
 
     def _add_layer(self, annotation: str, columns: Columns) -> None:
         """There is one, as a rule: then nothing is done twice."""

@@ -21,7 +21,7 @@ from typing import Any
 from app.pages import Page, PageFormatError, Segmentation
 from app.spans import Numbers, Pair, SpanChain, is_ascending, pick
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAGIC = b"srpage" + bytes([FORMAT_VERSION])
 DIGEST_BYTES = 16
 MAX_BODY_BYTES = 256 * 1024 * 1024  # no page comes near; a forged length must not fill the memory
@@ -41,7 +41,7 @@ def encode_page(page: Page) -> bytes:
         "problem": page.problem,
         "pairs": [
             [
-                pair.target,
+                *(pair.annotation, pair.other, pair.target, pair.is_whole),
                 [_announce(arrays, chain.starts, chain.ends, chain.lows, chain.highs) for chain in pair.chains],
             ]
             for pair in page.pairs
@@ -143,20 +143,24 @@ def _decode(body: bytes) -> Page:
     reader = _Reader(body)
     outline = json.loads(bytes(reader.take(reader.length())))
     pairs = tuple(
-        Pair(_text(target), tuple(_span_chain(reader, announced) for announced in chains))
-        for target, chains in outline["pairs"]
+        Pair(
+            *(_text(annotation), _text(other), _text(target)),
+            tuple(_span_chain(reader, announced) for announced in chains),
+            _truth(is_whole),
+        )
+        for annotation, other, target, is_whole, chains in outline["pairs"]
     )
     starts, ends = reader.group(outline["segments"], ["starts", "ends"])
     (offsets,) = reader.group(outline["offsets"], ["offsets"])
     chains = tuple(ranks for announced in outline["chains"] for ranks in reader.group(announced, ["ranks"]))
     segmentation = Segmentation(starts, ends, offsets, str(reader.rest(), "ascii"), chains)
     _check_segmentation(segmentation)
-    if type(outline["exists"]) is not bool or type(outline["read_at_us"]) is not int:
+    if type(outline["read_at_us"]) is not int:
         raise PageFormatError("a field of another type")
     return Page(
         _text(outline["id"]),
         outline["read_at_us"],
-        outline["exists"],
+        _truth(outline["exists"]),
         pairs,
         segmentation,
         _text(outline["problem"]),
@@ -193,5 +197,11 @@ def _check_ascending(*columns: Numbers) -> None:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
+        raise PageFormatError("a field of another type")
+    return value
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
         raise PageFormatError("a field of another type")
     return value

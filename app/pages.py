@@ -118,7 +118,7 @@ def size_bytes(page: Page) -> int:
         page.segmentation.names, page.segmentation.chains, *page.segmentation.chains,
     ]  # fmt: skip
     for pair in page.pairs:
-        parts += [pair, pair.target, pair.chains]
+        parts += [pair, pair.annotation, pair.other, pair.target, pair.chains]
         for spans in pair.chains:
             parts += [spans, spans.starts, spans.ends, spans.lows, spans.highs]
             parts += [spans.low_blocks, spans.high_blocks]

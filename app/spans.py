@@ -108,10 +108,16 @@ class SpanChain:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One alignment pair (a1 of this manifestation, a2 of `target`)."""
+    """One alignment pair: `annotation` of this manifestation (a1), `other` of `target` (a2).
 
+    `is_whole`: no hit was merged with another, so that the other end can be told from this one.
+    """
+
+    annotation: str
+    other: str
     target: str
     chains: tuple[SpanChain, ...]
+    is_whole: bool = True
 
     def reach(self, start: int, end: int) -> tuple[int, int] | None:
         """(least start, greatest end) of the hits of [start, end); None when nothing is hit."""
@@ -125,18 +131,29 @@ class Pair:
         return found
 
     @classmethod
-    def from_columns(cls, target: str, *columns: Sequence[int]) -> "Pair":
+    def from_columns(cls, annotation: str, other: str, target: str, *columns: Sequence[int]) -> "Pair":
         """From source starts, source ends, hit starts and hit ends, one of each for every hit, in any order."""
         starts, ends, lows, highs = sort_columns(*columns)
+        is_whole = True
         if len(set(starts)) < len(starts) > len(set(zip(starts, ends, strict=True))):
+            hits = len(set(zip(starts, ends, lows, highs, strict=True)))
             starts, ends, lows, highs = _merged(starts, ends, lows, highs)
-        return cls(
-            target,
-            tuple(
-                SpanChain(pick(starts, chain), pick(ends, chain), pick(lows, chain), pick(highs, chain))
-                for chain in partition(ends)
-            ),
+            is_whole = len(starts) == hits
+        chains = tuple(
+            SpanChain(pick(starts, chain), pick(ends, chain), pick(lows, chain), pick(highs, chain))
+            for chain in partition(ends)
         )
+        return cls(annotation, other, target, chains, is_whole)
+
+    def mirrored(self, target: str) -> "Pair":
+        """The same alignment as the text at its other end has it; `target`: the text of this end. It must be whole."""
+        hits = (_joined(self.chains, name) for name in ("lows", "highs", "starts", "ends"))
+        return Pair.from_columns(self.other, self.annotation, target, *hits)
+
+
+def _joined(chains: Sequence[SpanChain], name: str) -> list[int]:
+    """A column of all the chains."""
+    return [number for chain in chains for number in getattr(chain, name)]
 
 
 def _merged(*columns: Sequence[int]) -> list[Sequence[int]]:

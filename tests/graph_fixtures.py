@@ -3,13 +3,14 @@
 Invariant: written from the definition of the graph and the shape of `READ_PAGES`' rows, whose order is not promised.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
 from hypothesis import settings
 
+from app.mirrors import Mirrors, find_mirrors
 from app.page_builder import ABSENT, Warn, WarnOnce, build_pages
 from app.pages import Page, Segmentation
 from app.spans import Pair
@@ -63,9 +64,9 @@ def build(rows: Sequence[list[Any]], read_at_us: int = 0, warn: Warn | None = No
     return page
 
 
-def pair_of(target: str, rows: Sequence[tuple[int, int, int, int]]) -> Pair:
+def pair_of(target: str, rows: Iterable[Sequence[int]]) -> Pair:
     """From (source start, source end, hit start, hit end) for every hit."""
-    return Pair.from_columns(target, *_columns(rows, 4))
+    return Pair.from_columns("a1", "a2", target, *_columns(list(rows), 4))
 
 
 def segmentation_of(rows: Sequence[tuple[str, int, int]]) -> Segmentation:
@@ -100,9 +101,11 @@ def aligned_spans(family: Family, a1: str, a2: str) -> list[list[int | None]]:
     ]
 
 
-def page_of(family: Family, manifestation_id: str, read_at_us: int = 0) -> Page:
+def page_of(family: Family, manifestation_id: str, read_at_us: int = 0, mirrors: Mirrors | None = None) -> Page:
     """The page of one manifestation of the family, or the page that says it does not exist."""
-    return build_pages(rows_of(family, manifestation_id), read_at_us, WarnOnce())[manifestation_id]
+    known = [mirror.key for mirror in mirrors[manifestation_id]] if mirrors else []
+    rows = [row for row in rows_of(family, manifestation_id) if row[3:6] not in known]
+    return build_pages(rows, read_at_us, WarnOnce(), mirrors)[manifestation_id]
 
 
 def pages_of(family: Family) -> dict[str, Page]:
@@ -115,18 +118,21 @@ def pages_of(family: Family) -> dict[str, Page]:
 class MemoryGraph:
     """A graph without Neo4j: the loader and the page source that the tests' fakes stand on.
 
-    `family` may be replaced to change the graph. `loads` records every call's ids.
+    `family` may be replaced to change the graph. `loads` records every call's ids, `spared` the pairs not read.
     """
 
     family: Family
     loads: list[tuple[str, ...]] = field(default_factory=list)
+    spared: list[list[str]] = field(default_factory=list)
     graph_id: str = "memory"
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int) -> dict[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> dict[str, Page]:
         """The pages as the family has them now."""
         self.loads.append(tuple(ids))
-        return {name: page_of(self.family, name, read_at_us) for name in ids}
+        mirrors = find_mirrors(ids, at_hand, read_at_us)
+        self.spared += [mirror.key for name in ids for mirror in mirrors[name]]
+        return {name: page_of(self.family, name, read_at_us, mirrors) for name in ids}
 
-    def get(self, needs: Mapping[str, int], read_at_us: int) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
         """A page source without a cache."""
-        return self.load_pages(list(needs), read_at_us)
+        return self.load_pages(list(needs), read_at_us, at_hand)

@@ -189,6 +189,20 @@ GUARDS: Final = (
         "tests/unit/test_cache.py::test_no_worker_ever_gets_a_page_older_than_it_asks_for",
     ),
     Guard(
+        "the freshness of pages at hand",
+        "app/mirrors.py",
+        "if page.read_at_us >= read_at_us:",
+        "if True:",
+        "tests/unit/test_mirrors.py::test_a_page_that_was_read_earlier_shows_nothing",
+    ),
+    Guard(
+        "a merged pair is read from its other end",
+        "app/mirrors.py",
+        "if pair.is_whole and pair.target in mirrors:",
+        "if pair.target in mirrors:",
+        "tests/unit/test_mirrors.py::test_pages_of_any_family_are_the_same_beside_pages_at_hand",
+    ),
+    Guard(
         "the checksum of a cached page",
         "app/page_format.py",
         "if blake2b(rest, digest_size=DIGEST_BYTES).digest() != data[len(MAGIC) : _HEADER.size]:",

@@ -13,6 +13,7 @@ from app.cache_memory import MemoryTier
 from app.cache_shared import SharedTier
 from app.cache_store import RedisStore
 from app.neo4j_database import Neo4JDatabase
+from app.pages import Page
 from app.traversal import PageSource
 from devstack import Stack
 from devstack.families import Family, empty_graph
@@ -90,6 +91,26 @@ def test_a_change_is_seen_by_who_asks_for_pages_no_older(source: Source) -> None
     old, new = source.pages.get(needs, 5), source.pages.get(dict.fromkeys(needs, 4), 5)
     assert all(page.read_at_us >= 1 for page in old.values())
     assert new == {name: page_of(changed, name, 5) for name in needs}
+
+
+def test_with_others_at_hand_pages_come_as_the_graph_has_them(source: Source) -> None:
+    at_hand: list[Page] = []
+    for name in FAMILY.manifestations:
+        pages = source.pages.get({name: 3}, 7, at_hand)
+        assert pages == {name: page_of(FAMILY, name, 7)}
+        at_hand += pages.values()
+
+
+def test_what_is_at_hand_is_believed_when_it_was_read_late_enough(source: Source) -> None:
+    """A text's own page shows that the alignment is gone; a page at hand as of the same moment still has it."""
+    names = list(FAMILY.manifestations)
+    at_hand = [page_of(FAMILY, names[0], 7)]
+    changed = Family.from_graph({**FAMILY.to_graph(), "aligned_annotations": []})
+    source.load(changed)
+    believed = source.pages.get(dict.fromkeys(names[1:], 6), 7, at_hand)
+    assert {pair.target for page in believed.values() for pair in page.pairs} == {names[0]}
+    later = source.pages.get(dict.fromkeys(names[1:], 8), 8, at_hand)
+    assert later == {name: page_of(changed, name, 8) for name in names[1:]}
 
 
 def test_some_pages_may_be_needed_fresher_than_others(source: Source) -> None:

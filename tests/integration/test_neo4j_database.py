@@ -253,7 +253,7 @@ def test_what_a_page_costs_does_not_depend_on_the_rest_of_the_graph(driver: neo4
 
 def database_hits(driver: neo4j.Driver, name: str) -> int:
     """What the database looked at to read one page."""
-    _, summary, _ = driver.execute_query(f"PROFILE {READ_PAGES}", ids=[name])
+    _, summary, _ = driver.execute_query(f"PROFILE {READ_PAGES}", wanted=[{"id": name, "known": []}])
     plans, hits = [summary.profile], 0
     while plans:
         plan = plans.pop()

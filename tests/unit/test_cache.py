@@ -138,7 +138,7 @@ def test_a_change_in_the_graph_is_seen_by_the_next_job_with_a_warm_cache() -> No
 
     def answers(made_at: int) -> list[object]:
         starts = [Start(row.manifestation_id, row.start, row.end, made_at, made_at + 1) for row in questions]
-        return [*walk_together(starts, lambda needs: cache.get(needs, made_at + 1))]
+        return [*walk_together(starts, lambda needs, at_hand: cache.get(needs, made_at + 1, at_hand))]
 
     before = answers(1)
     graph.family = family.__class__.from_graph({**family.to_graph(), "aligned_segments": []})
@@ -153,7 +153,7 @@ def test_a_family_larger_than_the_memory_is_answered_all_the_same(memory_bytes: 
     cache = worker(graph, FakeStore(), memory_bytes)
     for row in questions[:20]:
         (answer,) = walk_together(
-            [Start(row.manifestation_id, row.start, row.end, 0, 1)], lambda needs: cache.get(needs, 1)
+            [Start(row.manifestation_id, row.start, row.end, 0, 1)], lambda needs, at_hand: cache.get(needs, 1, at_hand)
         )
         assert isinstance(answer, str)
         assert json.loads(answer) == reference_walk(family, row.manifestation_id, row.start, row.end)
@@ -168,13 +168,13 @@ class GatedLoader(PageMaker):
         self.gate = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int) -> Mapping[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
         if "a" in ids:
             self.entered.release()
             assert self.gate.acquire(timeout=WAIT_SECONDS)
         if self.error:
             raise self.error
-        return super().load_pages(ids, read_at_us)
+        return super().load_pages(ids, read_at_us, at_hand)
 
 
 class SeenCache(PageCache):
@@ -299,9 +299,9 @@ class OtherWorkerLoads(PageMaker):
         super().__init__()
         self.other = other
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int) -> Mapping[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
         self.other.put([self.page("a", 4)])
-        return super().load_pages(ids, read_at_us)
+        return super().load_pages(ids, read_at_us, at_hand)
 
 
 def test_a_page_that_another_worker_is_loading_is_waited_for() -> None:

@@ -131,7 +131,7 @@ class SlowReader(Reader):
     def read[T](
         self, query: str, consume: Callable[[Iterator[list[Any]]], T], *, seconds: float = 1, **parameters: Any
     ) -> T:
-        ids: Sequence[str] = parameters["ids"]
+        ids: Sequence[str] = [page["id"] for page in parameters["wanted"]]
         self.asked.append(len(ids))
         if len(ids) > self.manageable:
             raise QueryTimeoutError("too slow")

@@ -134,6 +134,8 @@ def integers_changed(old: tuple[int, ...], new: tuple[int, ...]) -> Callable[[by
         pytest.param(outline_changed(b'"exists": true', b'"exists": 1'), id="exists no bool"),
         pytest.param(outline_changed(b'"read_at_us": 1700000000000000', b'"read_at_us": "1"'), id="time no int"),
         pytest.param(outline_changed(b'"read_at_us"', b'"read"'), id="field missing"),
+        pytest.param(outline_changed(b'"a1"', b"17"), id="annotation no text"),
+        pytest.param(outline_changed(b'"t", true', b'"t", 1'), id="wholeness no truth"),
         pytest.param(outline_changed(b'"problem": ""', b'"problem": []'), id="problem no text"),
         pytest.param(outline_changed(b'"iiqq"', b'"iiq"'), id="array missing"),
         pytest.param(outline_changed(b'"iiqq"', b'"iiQq"'), id="unknown type code"),

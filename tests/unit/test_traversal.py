@@ -1,7 +1,7 @@
 """The walk against its definition: the example files, random families, and what surrounds a walk."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,9 @@ def test_any_walk_equals_the_definition(asked: tuple[Family, list[Question]]) ->
 def test_walks_together_answer_what_each_answers_alone(asked: tuple[Family, list[Question]]) -> None:
     family, questions = asked
     graph = MemoryGraph(family)
-    answers = walk_together([start_at(*question) for question in questions], lambda needs: graph.get(needs, 0))
+    answers = walk_together(
+        [start_at(*question) for question in questions], lambda needs, at_hand: graph.get(needs, 0, at_hand)
+    )
     for (manifestation_id, start, end), answer in zip(questions, answers, strict=True):
         assert isinstance(answer, str)
         assert json.loads(answer) == reference_walk(family, manifestation_id, start, end)
@@ -98,7 +100,7 @@ def test_one_load_serves_a_level_of_all_walks() -> None:
     family, questions = read_example(example_files()[-1])
     graph = MemoryGraph(family)
     starts = [start_at(row.manifestation_id, row.start, row.end) for row in questions]
-    walk_together(starts, lambda needs: graph.get(needs, 0))
+    walk_together(starts, lambda needs, at_hand: graph.get(needs, 0, at_hand))
     asked_for = [name for load in graph.loads for name in load]
     assert len(asked_for) == len(set(asked_for)) == len(family.manifestations)
     assert len(graph.loads) < len(family.manifestations)
@@ -107,7 +109,7 @@ def test_one_load_serves_a_level_of_all_walks() -> None:
 def test_a_page_is_asked_for_with_the_strictest_freshness_of_its_walks() -> None:
     asked: list[Mapping[str, int]] = []
 
-    def load(needs: Mapping[str, int]) -> Mapping[str, Page]:
+    def load(needs: Mapping[str, int], _: Iterable[Page]) -> Mapping[str, Page]:
         asked.append(dict(needs))
         return {name: Page(name, max(needs.values()), True) for name in needs}
 
@@ -119,7 +121,7 @@ def test_a_page_too_old_for_a_later_walk_is_asked_for_again() -> None:
     chain = chain_of("A", "B", "C")
     asked: list[Mapping[str, int]] = []
 
-    def load(needs: Mapping[str, int]) -> Mapping[str, Page]:
+    def load(needs: Mapping[str, int], _: Iterable[Page]) -> Mapping[str, Page]:
         asked.append(dict(needs))
         return {name: page_of(chain, name, needs[name]) for name in needs}
 
@@ -129,7 +131,9 @@ def test_a_page_too_old_for_a_later_walk_is_asked_for_again() -> None:
 
 def test_an_unknown_start_fails_alone() -> None:
     graph = MemoryGraph(chain_of("A", "B"))
-    unknown, known = walk_together([start_at("nowhere"), start_at("A")], lambda needs: graph.get(needs, 0))
+    unknown, known = walk_together(
+        [start_at("nowhere"), start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand)
+    )
     assert isinstance(unknown, PermanentError)
     assert "'nowhere' does not exist" in str(unknown)
     assert isinstance(known, str)
@@ -138,7 +142,7 @@ def test_an_unknown_start_fails_alone() -> None:
 
 def test_a_text_without_alignments_has_no_relations() -> None:
     graph = MemoryGraph(chain_of("A"))
-    assert walk_together([start_at("A")], lambda needs: graph.get(needs, 0)) == ["[]"]
+    assert walk_together([start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand)) == ["[]"]
 
 
 def test_a_target_that_vanished_between_two_reads_has_no_segments() -> None:
@@ -150,7 +154,7 @@ def test_malformed_data_fails_only_the_walks_that_meet_it() -> None:
     broken = build([layer_row("B", "B.segmentation", [["b1", "0", 10]])])
     pages = {"A": page_of(chain_of("A", "B"), "A"), "B": broken, "C": page_of(chain_of("C", "D"), "C")}
     pages |= {"D": page_of(chain_of("C", "D"), "D")}
-    through, beside = walk_together([start_at("A"), start_at("C")], lambda needs: {n: pages[n] for n in needs})
+    through, beside = walk_together([start_at("A"), start_at("C")], lambda needs, _: {n: pages[n] for n in needs})
     assert isinstance(through, PermanentError)
     assert "'b1'" in str(through)
     assert "'B'" in str(through)
@@ -158,7 +162,7 @@ def test_malformed_data_fails_only_the_walks_that_meet_it() -> None:
 
 
 def test_an_outage_while_loading_passes_through() -> None:
-    def load(_: Mapping[str, int]) -> Mapping[str, Page]:
+    def load(_: Mapping[str, int], __: Iterable[Page]) -> Mapping[str, Page]:
         raise OutageError("Neo4j", "refused")
 
     with pytest.raises(OutageError):
