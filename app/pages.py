@@ -17,7 +17,7 @@ from app.spans import Numbers, Pair, compact, partition, sort_columns
 
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
 
-_quote = json.JSONEncoder().encode
+_quote = json.encoder.encode_basestring_ascii
 
 
 class PageFormatError(ProcessorError):
@@ -71,8 +71,7 @@ class Segmentation:
             unique = {row[0]: row for row in zip(ids, starts, ends, strict=True)}
             ids, starts, ends = zip(*unique.values(), strict=True)
         starts, ids, ends = sort_columns(starts, ids, ends)
-        # JSON escapes line breaks, so that all ids can be encoded in one call and told apart again.
-        names = json.dumps(ids, separators=("\n", ":"))[1:-1].split("\n") if ids else []
+        names = list(map(_quote, ids))
         chains = partition(ends)
         return cls(
             compact(starts),

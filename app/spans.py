@@ -35,10 +35,18 @@ def is_ascending(numbers: Numbers) -> bool:
 
 
 def sort_columns(*columns: Sequence[Any]) -> list[Sequence[Any]]:
-    """The columns in the order of their rows, which need not be made into rows where the first column decides."""
+    """The columns in the order of their rows, which need not be made into rows where the first column decides.
+
+    Neo4j gives a text's segments last in, first out: mostly all that is needed is to turn the columns round.
+    """
     first = columns[0]
     if len(set(first)) < len(first):
         return list(zip(*sorted(zip(*columns, strict=True)), strict=True))
+    ascending = sorted(first)
+    if first == ascending:
+        return [*columns]
+    if first[::-1] == ascending:
+        return [column[::-1] for column in columns]
     order = sorted(range(len(first)), key=first.__getitem__)
     return [list(map(column.__getitem__, order)) for column in columns]
 
@@ -90,6 +98,15 @@ class SpanChain:
         object.__setattr__(self, "ordered", ordered)
         object.__setattr__(self, "low_blocks", lows)
         object.__setattr__(self, "high_blocks", highs)
+
+    @property
+    def is_invertible(self) -> bool:
+        """Whether the hits are a chain, too, none of them merged with another."""
+        return self.ordered and len(set(self.lows)) == len(self.lows)
+
+    def inverted(self) -> "SpanChain":
+        """The chain of the hits."""
+        return SpanChain(self.lows, self.highs, self.starts, self.ends)
 
     def extremes(self, first: int, stop: int) -> tuple[int, int]:
         """(least low, greatest high) of the positions [first, stop), which are not none."""
@@ -147,6 +164,8 @@ class Pair:
 
     def mirrored(self, target: str) -> "Pair":
         """The same alignment as the text at its other end has it; `target`: the text of this end. It must be whole."""
+        if len(self.chains) == 1 and self.chains[0].is_invertible:
+            return Pair(self.other, self.annotation, target, (self.chains[0].inverted(),))
         hits = (_joined(self.chains, name) for name in ("lows", "highs", "starts", "ends"))
         return Pair.from_columns(self.other, self.annotation, target, *hits)
 
