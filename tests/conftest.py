@@ -5,6 +5,7 @@ Invariant: a test gets a database and queues that nobody else has used, and the 
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from app.sqs import Queue, make_client
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family, make_constraints
 from tests.stacks import reserve
+
+# What a shell starts with `&` ignores Ctrl-C, and so would every process that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 _numbers = itertools.count()
