@@ -1,12 +1,12 @@
 """Where pages come from: this process's memory, then a cache that workers share, then the graph.
 
 Invariant: a caller never gets a page that was read before the time that it asks for (shared/spec/cache.md), unless it
-asks for a time after its own claim, which no page can satisfy: then it gets one that was read for it, now. Threads that
+asks for a time after its own claim, which no page can satisfy: then it gets one as of its claim. Threads that
 miss the same page at once load it once; workers too, as long as the shared cache works.
 """
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from threading import Lock
@@ -31,8 +31,8 @@ class PageLoader(Protocol):
         """Which graph it is; no secret in it."""
         ...
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
-        """A page for every id, read now, which is after `read_at_us`. Raises `OutageError` or `TransientError`.
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
+        """A page for every id, all of it read after `read_at_us`. Raises `OutageError` or `TransientError`.
 
         `at_hand`: see `PageSource`.
         """
@@ -75,7 +75,7 @@ class PageCache:
         shared = SharedTier(RedisStore(url), loader.graph_id, ttl_seconds) if url else None
         return cls(loader, MemoryTier(memory_bytes), shared, beside=Background("sharing pages"))
 
-    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         """See `PageSource`. Raises what loading raises."""
         found = self._memory.get(needs)
         while len(found) < len(needs):
@@ -131,7 +131,7 @@ class PageCache:
             raise OutageError(error.service, error.reason) from error
         return None
 
-    def _fetch(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page]) -> dict[str, Page]:
+    def _fetch(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page]) -> dict[str, Page]:
         """From memory once more, as the last flight may have landed just before ours took off; then from afar."""
         load = partial(self._load, read_at_us=read_at_us, at_hand=at_hand)
         pages = self._memory.get(needs)
@@ -163,7 +163,7 @@ class PageCache:
         self._memory.put(pages.values())
         return pages
 
-    def _load(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page]) -> dict[str, Page]:
+    def _load(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page]) -> dict[str, Page]:
         """From the graph, for everybody."""
         if not ids:
             return {}

@@ -4,8 +4,8 @@ Invariant: a message that was received gets exactly one outcome from this proces
 then SQS delivers it again. Every thread's progress is watched: a lane that hangs ends the process, not the work.
 
 A *lane* is a thread that takes one batch down the whole road and then the next. Several lanes overlap the waiting of
-one with the work of another. They poll one after the other, so that only one is parked in a long poll while there is
-little or nothing to do; a batch that is at least half full tells of a backlog, and then they poll at the same time.
+one with the work of another. They poll one after the other, so that a single message wakes one lane and not all; a
+batch that is at least half full tells of a backlog, and until it is worked off they poll at the same time.
 """
 
 import logging

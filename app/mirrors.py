@@ -3,7 +3,7 @@
 Invariant: what is taken over was read no earlier than the page that it becomes part of says it was.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from app.pages import Page
@@ -30,7 +30,7 @@ type Mirrors = Mapping[str, Sequence[Mirror]]
 """By the id of the text that is to be read."""
 
 
-def find_mirrors(ids: Sequence[str], at_hand: Iterable[Page], read_at_us: int) -> Mirrors:
+def find_mirrors(ids: Sequence[str], at_hand: Collection[Page], read_at_us: int) -> Mirrors:
     """What the pages at hand tell of the pages of `ids`, which are read now as of `read_at_us`."""
     mirrors: dict[str, list[Mirror]] = {name: [] for name in ids}
     for page in at_hand:

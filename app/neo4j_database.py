@@ -4,8 +4,8 @@ Invariant: a page that is loaded here was read after `read_at_us`, and malformed
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import batched, chain
+from collections.abc import Collection, Mapping, Sequence
+from itertools import batched
 from threading import Lock
 from typing import Any, LiteralString, NamedTuple
 from urllib.parse import urlsplit
@@ -82,19 +82,19 @@ class Neo4JDatabase:
         read_at_us = max((start.read_at_us for start in starts), default=0)
         return walk_together(starts, lambda needs, at_hand: source.get(needs, read_at_us, at_hand))
 
-    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         """Pages without a cache: a `PageSource`."""
         return self.load_pages(list(needs), read_at_us, at_hand)
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> dict[str, Page]:
-        """A page for every id, read now. One round trip for every `MAX_PAGES_A_QUERY`.
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> dict[str, Page]:
+        """A page for every id, read now but for what pages at hand tell. One round trip for every `MAX_PAGES_A_QUERY`.
 
         `read_at_us`: microseconds on PostgreSQL's clock, of a moment before this call. `at_hand`: see `PageSource`.
         Raises as `relate`.
         """
         pages: dict[str, Page] = {}
         for chunk in batched(ids, MAX_PAGES_A_QUERY):
-            mirrors = find_mirrors(chunk, chain(at_hand, pages.values()), read_at_us)
+            mirrors = find_mirrors(chunk, [*at_hand, *pages.values()], read_at_us)
             pages |= self._load_chunk(chunk, read_at_us, mirrors)
         return pages
 

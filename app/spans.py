@@ -101,11 +101,11 @@ class SpanChain:
 
     @property
     def is_invertible(self) -> bool:
-        """Whether the hits are a chain, too, none of them merged with another."""
+        """Whether the hits in this order are a chain, too, no two of them with the same start."""
         return self.ordered and len(set(self.lows)) == len(self.lows)
 
     def inverted(self) -> "SpanChain":
-        """The chain of the hits."""
+        """The chain of the hits. It must be invertible."""
         return SpanChain(self.lows, self.highs, self.starts, self.ends)
 
     def extremes(self, first: int, stop: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Invariant: the same pages give the same answer, always. The walk asks for pages 
 a time, so many walks driven together need one load a level; where pages come from is not known here.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,18 +12,18 @@ from app.errors import PermanentError
 from app.pages import Page
 
 type Walk = Generator[list[str], Mapping[str, Page], list[Visit]]
-type Load = Callable[[Mapping[str, int], Iterable[Page]], Mapping[str, Page]]
+type Load = Callable[[Mapping[str, int], Collection[Page]], Mapping[str, Page]]
 """From what is needed, as for a `PageSource`, and the pages at hand."""
 
 
 class PageSource(Protocol):
     """Where pages come from: the graph, or cache tiers before it."""
 
-    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         """A page for every id in `needs`, none read before the time (microseconds) that stands there.
 
         `read_at_us`: the time that the caller's claim returned; pages loaded now carry it. `at_hand`: pages that the
-        caller has; what they tell of the pages that are loaded need not be read again.
+        caller has; what those not read before `read_at_us` tell of the pages that are loaded is not read again.
         """
         ...
 

@@ -19,7 +19,7 @@ from bench.measure import NO_LATENCY
 
 KINDS: tuple[Kind, ...] = ("worker", "naive")
 WARMING_ROUNDS = 3
-"""The naive contestant has asked the database thousands of times before, the worker a few dozen times."""
+"""Cold segments of each contestant before the first that counts: one alone may have run thousands of times by then."""
 IDLE_SECONDS = 1.5
 LIMIT_SECONDS = 60.0
 

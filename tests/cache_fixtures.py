@@ -1,6 +1,6 @@
 """A clock that is set by hand, a store in memory, and pages of a chosen size: what the tests of the cache stand on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.cache_store import Entry, StoreError
@@ -73,7 +73,7 @@ class PageMaker:
         """See `PageLoader`."""
         return "made-up"
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         """See `PageLoader`."""
         self.loads.append(tuple(ids))
         return {name: self.page(name, read_at_us) for name in ids}

@@ -3,7 +3,7 @@
 Invariant: written from the definition of the graph and the shape of `READ_PAGES`' rows, whose order is not promised.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -126,13 +126,13 @@ class MemoryGraph:
     spared: list[list[str]] = field(default_factory=list)
     graph_id: str = "memory"
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> dict[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> dict[str, Page]:
         """The pages as the family has them now."""
         self.loads.append(tuple(ids))
         mirrors = find_mirrors(ids, at_hand, read_at_us)
         self.spared += [mirror.key for name in ids for mirror in mirrors[name]]
         return {name: page_of(self.family, name, read_at_us, mirrors) for name in ids}
 
-    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         """A page source without a cache."""
         return self.load_pages(list(needs), read_at_us, at_hand)

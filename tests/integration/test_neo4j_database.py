@@ -126,6 +126,16 @@ def test_both_directions_and_both_at_once_are_one_alignment(
         assert page == page_of(SMALL, name, 5)
 
 
+def test_what_is_at_hand_hides_no_annotation_that_lost_its_id(
+    graph: Neo4JDatabase, driver: neo4j.Driver, load_graph: Load
+) -> None:
+    load_graph(SMALL)
+    at_hand = [page_of(SMALL, "root-bo", 5)]
+    driver.execute_query("MATCH (a:Annotation {id: 'en-root.right'}) REMOVE a.id")
+    page = graph.load_pages(["translation-en"], 5, at_hand)["translation-en"]
+    assert "alignment 'en-root.left' - None of manifestation 'translation-en'" in page.problem
+
+
 def test_an_unknown_start_and_malformed_data_fail_alone(
     graph: Neo4JDatabase, driver: neo4j.Driver, load_graph: Load
 ) -> None:

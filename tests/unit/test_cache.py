@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -168,7 +168,7 @@ class GatedLoader(PageMaker):
         self.gate = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         if "a" in ids:
             self.entered.release()
             assert self.gate.acquire(timeout=WAIT_SECONDS)
@@ -299,7 +299,7 @@ class OtherWorkerLoads(PageMaker):
         super().__init__()
         self.other = other
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Iterable[Page] = ()) -> Mapping[str, Page]:
+    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         self.other.put([self.page("a", 4)])
         return super().load_pages(ids, read_at_us, at_hand)
 

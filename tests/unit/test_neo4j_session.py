@@ -10,7 +10,8 @@ from neo4j import exceptions as vendor
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
 from app.neo4j_database import MAX_PAGES_A_QUERY, Neo4JDatabase
 from app.neo4j_session import MAX_REASON_CHARACTERS, QueryTimeoutError, Reader, translate, within
-from tests.graph_fixtures import end_row
+from app.pages import Page
+from tests.graph_fixtures import end_row, pair_of
 
 
 def server_error(code: str, message: str = "words") -> vendor.Neo4jError:
@@ -127,6 +128,7 @@ class SlowReader(Reader):
     def __init__(self, manageable: int) -> None:
         self.manageable = manageable
         self.asked: list[int] = []
+        self.known: dict[str, list[list[str]]] = {}
 
     def read[T](
         self, query: str, consume: Callable[[Iterator[list[Any]]], T], *, seconds: float = 1, **parameters: Any
@@ -135,6 +137,7 @@ class SlowReader(Reader):
         self.asked.append(len(ids))
         if len(ids) > self.manageable:
             raise QueryTimeoutError("too slow")
+        self.known |= {page["id"]: page["known"] for page in parameters["wanted"]}
         return consume(end_row(name) for name in ids)
 
 
@@ -161,6 +164,20 @@ def test_a_frontier_of_hundreds_is_read_in_chunks() -> None:
     names = [f"m{at}" for at in range(2 * MAX_PAGES_A_QUERY + 1)]
     assert list(database_with(reader).load_pages(names, 1)) == names
     assert reader.asked == [MAX_PAGES_A_QUERY, MAX_PAGES_A_QUERY, 1]
+
+
+def test_what_is_at_hand_is_not_asked_for_in_halves_nor_what_the_chunk_before_gave() -> None:
+    reader = SlowReader(manageable=7)
+    names = [f"m{at}" for at in range(MAX_PAGES_A_QUERY)]
+    first, last = pair_of(names[0], [(0, 5, 7, 9)]), pair_of(names[-1], [(0, 5, 7, 9)])
+    pages = database_with(reader).load_pages([*names, "root"], 1, [Page("root", 1, True, (first, last))])
+    assert {name: known for name, known in reader.known.items() if known} == {
+        names[0]: [["a2", "a1", "root"]],
+        names[-1]: [["a2", "a1", "root"]],
+        "root": [["a1", "a2", names[0]], ["a1", "a2", names[-1]]],
+    }
+    assert pages[names[0]].pairs == pages[names[-1]].pairs == (first.mirrored("root"),)
+    assert pages["root"].pairs == (first, last)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The walk against its definition: the example files, random families, and what surrounds a walk."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def test_one_load_serves_a_level_of_all_walks() -> None:
 def test_a_page_is_asked_for_with_the_strictest_freshness_of_its_walks() -> None:
     asked: list[Mapping[str, int]] = []
 
-    def load(needs: Mapping[str, int], _: Iterable[Page]) -> Mapping[str, Page]:
+    def load(needs: Mapping[str, int], _: Collection[Page]) -> Mapping[str, Page]:
         asked.append(dict(needs))
         return {name: Page(name, max(needs.values()), True) for name in needs}
 
@@ -121,7 +121,7 @@ def test_a_page_too_old_for_a_later_walk_is_asked_for_again() -> None:
     chain = chain_of("A", "B", "C")
     asked: list[Mapping[str, int]] = []
 
-    def load(needs: Mapping[str, int], _: Iterable[Page]) -> Mapping[str, Page]:
+    def load(needs: Mapping[str, int], _: Collection[Page]) -> Mapping[str, Page]:
         asked.append(dict(needs))
         return {name: page_of(chain, name, needs[name]) for name in needs}
 
@@ -162,7 +162,7 @@ def test_malformed_data_fails_only_the_walks_that_meet_it() -> None:
 
 
 def test_an_outage_while_loading_passes_through() -> None:
-    def load(_: Mapping[str, int], __: Iterable[Page]) -> Mapping[str, Page]:
+    def load(_: Mapping[str, int], __: Collection[Page]) -> Mapping[str, Page]:
         raise OutageError("Neo4j", "refused")
 
     with pytest.raises(OutageError):
