@@ -3,15 +3,13 @@
 Invariant: nothing in it is assumed but what stands here as a named constant; all else is read from the run.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 
 from bench.figures import Spread
 from bench.limits import Document, variant
-from bench.report import read, table
+from bench.report import print_a_file, table
 
 RATES = (1_000, 10_000, 100_000)
 """Segments a second."""
@@ -98,4 +96,4 @@ def _median(each: Document, group: str) -> float:
 
 
 if __name__ == "__main__":
-    print(markdown(read(Path(sys.argv[1]))))
+    print_a_file("capacity", "Print what the costs of a run of the standard profile mean at other rates.", markdown)

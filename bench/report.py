@@ -3,8 +3,8 @@
 Invariant: every table is made from the document alone, so that an old run can be shown again.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,5 +160,16 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
+def print_a_file(name: str, what: str, show: Callable[[Document], str]) -> None:
+    """The command `python -m bench.NAME FILE`, which prints what `show` makes of a run."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=what)
+    parser.add_argument("file", type=Path, metavar="FILE", help="the JSON of a run, such as bench/out/DATE.json")
+    path = parser.parse_args().file
+    try:
+        print(show(read(path)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{path} can't be used: {type(error).__name__}: {error}")
+
+
 if __name__ == "__main__":
-    print(markdown(read(Path(sys.argv[1]))))
+    print_a_file("report", "Print a run of the benchmark as Markdown.", markdown)

@@ -1,5 +1,6 @@
 """The benchmark's arithmetic, and that its report holds every figure against its limit."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bench.limits import checks
 from bench.machine import busy_warning
 from bench.meter import Reading
 from bench.profiles import PROFILES
-from bench.report import TITLES, markdown, must_show, table
+from bench.report import TITLES, markdown, must_show, print_a_file, table
 from bench.sizes import FULL, QUICK
 
 TRIPS = {"sqs": 0.2, "postgres": 0.2, "neo4j": 0.0, "cache": 0.0}
@@ -266,3 +267,17 @@ def test_the_picture_is_drawn_of_whatever_was_measured(tmp_path: Path) -> None:
     cloud = {"variants": [a_variant("naive", 0, 4), a_variant("1 worker", 1, 400), a_variant("2 workers", 2, 760)]}
     draw(a_document(standard=STANDARD, cloud=cloud), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("text", [None, "no JSON", "{}", "[]"])
+def test_a_file_that_is_no_run_is_named(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.json"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(sys, "argv", ["report", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        print_a_file("report", "", markdown)
+    assert ended.value.code == 2
+    assert f"{path} can't be used: " in capsys.readouterr().err
