@@ -3,7 +3,7 @@
 Invariant: written from the definition of the graph and the shape of `READ_PAGES`' rows, whose order is not promised.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -64,9 +64,9 @@ def build(rows: Sequence[list[Any]], read_at_us: int = 0, warn: Warn | None = No
     return page
 
 
-def pair_of(target: str, rows: Iterable[Sequence[int]]) -> Pair:
+def pair_of(target: str, rows: Sequence[tuple[int, int, int, int]]) -> Pair:
     """From (source start, source end, hit start, hit end) for every hit."""
-    return Pair.from_columns("a1", "a2", target, *_columns(list(rows), 4))
+    return Pair.from_columns("a1", "a2", target, *_columns(rows, 4))
 
 
 def segmentation_of(rows: Sequence[tuple[str, int, int]]) -> Segmentation:
