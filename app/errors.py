@@ -13,6 +13,10 @@ class TransientError(ProcessorError):
     """This attempt failed, a later one may succeed: one query's time-out, throttling. Charges an attempt."""
 
 
+class StatementTimeoutError(TransientError):
+    """PostgreSQL ended a statement of ours that waited for a lock, or ran, for too long; a smaller one may succeed."""
+
+
 class OutageError(TransientError):
     """A whole service does not answer. No attempt is charged; receiving pauses until a probe succeeds."""
 

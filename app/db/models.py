@@ -17,6 +17,7 @@ SEGMENT_STATUSES: Final = ("QUEUED", "IN_PROGRESS", "COMPLETED", "RETRYING", "FA
 
 _NOW: Final = text("clock_timestamp()")
 _NEW_ID: Final = text("gen_random_uuid()")
+_NEXT_SENDING: Final = text("clock_timestamp() + interval '15 minutes'")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -52,9 +53,8 @@ class RootJob(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", JOB_STATUSES), name="root_job_status_known"),
         CheckConstraint(
-            "completed_segments >= 0 AND failed_segments >= 0"
-            " AND completed_segments + failed_segments <= total_segments",
-            name="root_job_counters_fit",
+            "total_segments >= 0 AND completed_segments >= 0 AND failed_segments >= 0",
+            name="root_job_counters_positive",
         ),
         # The newest job of a text (HTTP); the unfinished jobs (operators, the sweep). Not on updated_at or a
         # counter: these change with every batch, and an index on them would end heap-only updates of a hot row.
@@ -64,7 +64,11 @@ class RootJob(Base):
 
 
 class SegmentTask(Base):
-    """One segment of a job: its claim while it is in work, its result or its error once it has ended."""
+    """One segment of a job: its claim while it is in work, its result or its error once it has ended.
+
+    `claimed_alone`: its process worked on nothing else while the last claim ran. `settled_token`: of the claim that
+    wrote an ending last. `next_send_at`: when a sweep sends its message again, if it is unfinished then.
+    """
 
     __tablename__ = "segment_task"
 
@@ -84,9 +88,12 @@ class SegmentTask(Base):
     claim_token: Mapped[uuid.UUID | None]
     lease_expires_at: Mapped[datetime | None]
     claimed_by: Mapped[str | None]
+    claimed_alone: Mapped[bool] = mapped_column(server_default=text("false"))
+    settled_token: Mapped[uuid.UUID | None]
     failed_at: Mapped[datetime | None]
     last_sent_at: Mapped[datetime | None]
     send_count: Mapped[int] = mapped_column(server_default=text("0"))
+    next_send_at: Mapped[datetime | None] = mapped_column(server_default=_NEXT_SENDING)
 
     __table_args__ = (
         UniqueConstraint("job_id", "segment_id", name="segment_task_once_a_job"),
@@ -94,10 +101,10 @@ class SegmentTask(Base):
         CheckConstraint("0 <= span_start AND span_start <= span_end", name="segment_task_span_in_order"),
         CheckConstraint("(span_start IS NULL) = (span_end IS NULL)", name="segment_task_span_whole"),
         CheckConstraint("attempts >= 0 AND send_count >= 0", name="segment_task_counts_positive"),
-        # The sweep looks for unfinished segments whose message was sent longest ago.
+        # The sweep looks for unfinished segments whose message is to be sent again.
         Index(
-            "segment_task_unfinished_by_age",
-            text("coalesce(last_sent_at, created_at)"),
+            "segment_task_unfinished_by_next_sending",
+            "next_send_at",
             postgresql_where=text("status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')"),
         ),
     )

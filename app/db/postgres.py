@@ -15,7 +15,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.errors import DataError, OutageError, ProcessorError, RefusedError, TransientError
+from app.errors import (
+    DataError,
+    OutageError,
+    ProcessorError,
+    RefusedError,
+    StatementTimeoutError,
+    TransientError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +41,7 @@ _REFUSAL: Final = re.compile(
 )
 """libpq gives no SQLSTATE for a connection that was refused, only words."""
 _SHUTTING_DOWN: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25006"})
+_TOO_LONG: Final = frozenset({"55P03", "57014"})
 
 
 def make_engine(url: str, *, pool_size: int = 4, application_name: str = "segment-relationship-processor") -> Engine:
@@ -137,6 +145,8 @@ def translate(error: SQLAlchemyError) -> ProcessorError:
         return OutageError(SERVICE, reason)
     if code[:2] in {"22", "23", "54"}:
         return DataError(f"PostgreSQL refuses a value ({code}): {reason}")
+    if code in _TOO_LONG:
+        return StatementTimeoutError(f"PostgreSQL: {reason} ({code})")
     return TransientError(f"PostgreSQL: {reason} ({code})")
 
 
