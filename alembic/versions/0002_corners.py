@@ -130,9 +130,9 @@ def upgrade() -> None:
     op.add_column("segment_task", sa.Column("settled_token", postgresql.UUID(as_uuid=False)))
     op.add_column("segment_task", sa.Column("next_send_at", sa.DateTime(timezone=True)))
     op.execute(
-        "UPDATE segment_task SET next_send_at ="
+        "UPDATE segment_task SET next_send_at ="  # noqa: S608  (a constant of ours)
         " coalesce(last_sent_at, created_at) + interval '15 minutes' * 2 ^ least(send_count, 10)"
-        f" WHERE {UNFINISHED}"  # noqa: S608  (a constant of ours)
+        f" WHERE {UNFINISHED}"
     )
     op.alter_column("segment_task", "next_send_at", server_default=NEXT_SENDING)
     op.drop_index("segment_task_unfinished_by_age", "segment_task")
