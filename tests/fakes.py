@@ -91,8 +91,8 @@ class FakeDatabase:
                 rows = job.completed_segments + job.failed_segments
                 surpluses += [Surplus(job.job_id, job.total_segments, rows)] if rows > job.total_segments else []
                 if job.status == "COMPLETED":
-                    tokens = [ending.claim.token for segment, ending in ours if segment.job_id == job.job_id]
-                    self._announce(job, min(tokens))
+                    claims = [ending.claim for ending in endings if self._is_settled_by(ending)]
+                    self._announce(job, min(claim.token for claim in claims if claim.job_id == job.job_id))
         settled = [ending.claim for ending in endings if self._is_settled_by(ending)]
         tokens = [claim.token for claim in settled]
         leased = [row for row in self._outbox.values() if row.lease_token in tokens]
@@ -312,6 +312,7 @@ class FakeDatabase:
                 segment.retry_at = self._clock() + ending.seconds
             case GivenBack():
                 segment.status, segment.attempts = "QUEUED", max(segment.attempts - 1, 0)
+                segment.claimed_alone = False
             case _:
                 assert_never(ending)
 
