@@ -3,14 +3,14 @@
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.background import Background
-from app.cache import PageCache
+from app.cache import PageCache, _Flight
 from app.cache_memory import MemoryTier
 from app.cache_shared import MARKER_MS, SharedTier
 from app.errors import OutageError, TransientError
@@ -184,9 +184,9 @@ class SeenCache(PageCache):
         super().__init__(loader, MemoryTier(ROOMY))
         self.waiting = threading.Semaphore(0)
 
-    def _await(self, flight: Future[Page]) -> Page | None:
+    def _await(self, name: str, flight: _Flight) -> Page | None:
         self.waiting.release()
-        return super()._await(flight)
+        return super()._await(name, flight)
 
 
 def run_meanwhile(
