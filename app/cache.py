@@ -170,7 +170,8 @@ class PageCache:
                 self._land(part)
                 for name, page in part.items():
                     flights[name].page.set_result(page)
-                came_further()
+                if part:
+                    came_further()
         except BaseException as error:
             if isinstance(error, QueryTimeoutError):
                 self._remember_too_slow(error.pages)
@@ -194,7 +195,7 @@ class PageCache:
 
     def _await(self, name: str, flight: _Flight) -> Page | None:
         """None when the page must be fetched again: another's failure is only ours when it would be ours as well."""
-        seen = flight.load.steps
+        seen = 0
         while not wait([flight.page], LOOK_SECONDS).done:
             if flight.load.steps != seen:
                 seen = flight.load.steps
