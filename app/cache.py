@@ -126,7 +126,7 @@ class PageCache:
             if mine:
                 found |= self._fly(mine, missing, read_at_us, at_hand)
             for name, flight in theirs.items():
-                page = self._await(name, flight)
+                page = self._await(flight)
                 if page is not None and page.read_at_us >= missing[name]:
                     found[name] = page
         return found
@@ -193,21 +193,21 @@ class PageCache:
             still = {name: until for name, until in self._too_slow_until.items() if until > now}
             self._too_slow_until = still | dict.fromkeys(names, now + TOO_SLOW_SECONDS)
 
-    def _await(self, name: str, flight: _Flight) -> Page | None:
-        """None when the page must be fetched again: another's failure is only ours when it would be ours as well."""
+    def _await(self, flight: _Flight) -> Page | None:
+        """None when the page must be fetched again: another's failure is only ours when the graph is down.
+
+        A page that took too long is remembered by then, so that it is not fetched by one thread after another.
+        """
         seen = 0
         while not wait([flight.page], LOOK_SECONDS).done:
             if flight.load.steps != seen:
                 seen = flight.load.steps
                 self._came_further()
         error = flight.page.exception()
-        match error:
-            case None:
-                return flight.page.result()
-            case OutageError():
-                raise OutageError(error.service, error.reason) from error
-            case QueryTimeoutError() if name in error.pages:
-                raise QueryTimeoutError(str(error), error.pages) from error
+        if error is None:
+            return flight.page.result()
+        if isinstance(error, OutageError):
+            raise OutageError(error.service, error.reason) from error
         return None
 
     def _fetch(

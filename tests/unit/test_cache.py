@@ -3,12 +3,13 @@
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import cache as cache_module
 from app.background import Background
 from app.cache import TOO_SLOW_SECONDS, PageCache, _Flight
 from app.cache_memory import MemoryTier
@@ -184,9 +185,9 @@ class SeenCache(PageCache):
         super().__init__(loader, MemoryTier(ROOMY))
         self.waiting = threading.Semaphore(0)
 
-    def _await(self, name: str, flight: _Flight) -> Page | None:
+    def _await(self, flight: _Flight) -> Page | None:
         self.waiting.release()
-        return super()._await(name, flight)
+        return super()._await(flight)
 
 
 def run_meanwhile(
@@ -369,10 +370,19 @@ def test_a_page_that_took_too_long_is_left_alone_for_a_while_and_costs_nobody_el
     assert set(cache.get(needs("a b"), 7)) == {"a", "b"}
 
 
-def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_more() -> None:
+def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A lane that waits for one that hangs must look as hung as that one."""
     marks: list[str] = []
+    looks: list[float] = []
     go_on = threading.Semaphore(0)
+
+    def look(futures: Sequence[Future[Page]], seconds: float) -> object:
+        looks.append(seconds)
+        return wait(futures, seconds / 50)
+
+    monkeypatch.setattr(cache_module, "wait", look)
 
     class StepByStep(GatedLoader):
         """Tells that it came further each time that it is let go on."""
@@ -402,11 +412,13 @@ def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_m
         go_on.release()
         wait_until(lambda: marks.count("waiter") == 1 + steps, "the waiter to come further")  # noqa: B023
     assert marks.count("leader") == 1 + 2
+    before = len(looks)
+    wait_until(lambda: len(looks) >= before + 5, "the waiter to look again and again")
+    assert marks.count("waiter") == 1 + 2, "it hangs as its leader does"
     go_on.release()
     for thread in (leader, waiter):
         thread.join(WAIT_SECONDS)
     assert marks.count("leader") == 1 + 3 + 1, "its own level, each step, and the part that came"
-    assert marks.count("waiter") <= marks.count("leader")
 
 
 def test_a_page_that_lands_between_missing_it_and_taking_off_is_not_loaded_again() -> None:
