@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from itertools import batched
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from app.completion import RESEND_AFTER_SECONDS, SweepReport
 from app.db.jobs import PostgresJobs
-from app.db.postgres import run
+from app.db.outbox import PostgresOutbox
+from app.db.postgres import make_engine, run
 from app.db.repairs import PostgresRepairs
 from app.job_ports import ConflictError, Job, NotFoundError
 from app.pace import FEWEST_RESENT
@@ -373,3 +374,43 @@ def test_into_a_full_queue_it_sends_no_more_than_a_worker_would(engine: Engine) 
     sweep = CountingSweep()
     reconcile(PostgresRepairs(engine), sweep, None, 0.0, messages_on_queue=19_950)
     assert sweep.calls[0] == (None, 0.0, FEWEST_RESENT)
+
+
+@contextmanager
+def producing(engine: Engine, job_id: str) -> Iterator[None]:
+    """A producer has inserted one more segment and has not committed yet: its foreign key shares the job's row."""
+    with engine.connect() as producer:
+        producer.exec_driver_sql("BEGIN")
+        producer.exec_driver_sql(f"INSERT INTO segment_task (job_id, segment_id) VALUES ('{job_id}', 'new')")
+        yield
+        producer.exec_driver_sql("ROLLBACK")
+
+
+@pytest.fixture
+def hasty(postgres_url: str) -> Iterator[Engine]:
+    """An engine whose statements wait for no lock."""
+    engine = make_engine(postgres_url)
+    event.listen(engine, "checkout", lambda connection, *_: connection.cursor().execute("SET lock_timeout = '100ms'"))
+    yield engine
+    engine.dispose()
+
+
+def test_no_statement_waits_for_a_producer_s_open_insert(engine: Engine, hasty: Engine) -> None:
+    job_id = make_job(engine, 3)
+    repairs, jobs, outbox = PostgresRepairs(hasty), PostgresJobs(hasty), PostgresOutbox(hasty)
+    fail(engine, claimed(engine, job_id, ["s00000"]))
+    with producing(engine, job_id):
+        assert repairs.requeue_failed(job_id, 10) == 1
+        jobs.mark_sent([segment.task_id for segment in jobs.list_unsent(job_id, None, 10)])
+        run(engine, "UPDATE root_job SET failed_segments = 2")
+        assert repairs.repair(job_id)
+        assert len(outbox.mark_for_resending(10, job_id, 0.0)) == 3
+        assert repairs.cancel(job_id) == 3
+        assert repairs.requeue_failed(job_id, 10) == 3
+        jobs.create(job_id, "m", segments(3))
+        jobs.create(str(uuid.uuid4()), "m", segments(3))
+    complete(engine, claimed(engine, job_id, [segment[0] for segment in segments(3)]))
+    run(engine, "UPDATE root_job SET status = 'IN_PROGRESS' WHERE status = 'COMPLETED'; DELETE FROM completion_outbox")
+    with producing(engine, job_id):
+        assert outbox.finish_forgotten() == [(job_id, "COMPLETED")]
+        assert [each.job_id for each in outbox.lease_unsent(10)] == [job_id]
