@@ -28,7 +28,7 @@ from app.db.postgres import make_engine, ping
 from app.db.results import PostgresResults
 from app.errors import ConfigurationError
 from app.heartbeat import Heartbeat
-from app.logs import setup_logging
+from app.logs import set_worker, setup_logging
 from app.neo4j_database import Neo4JDatabase
 from app.outage import Gate
 from app.parts import Parts
@@ -80,6 +80,8 @@ def wire(consumer: SimpleConsumer) -> Parts:
     Raises `ConfigurationError`. When the consumer is told to stop meanwhile, the waiting ends.
     """
     settings = load_settings(*QUEUE_SETTINGS) if consumer.handles_itself else load_settings()
+    worker = _worker_name()
+    set_worker(worker)
     if not logging.getLogger().handlers:
         setup_logging(settings.log_level, settings.log_format)
     consumer.complete(
@@ -96,17 +98,23 @@ def wire(consumer: SimpleConsumer) -> Parts:
         heartbeat=Heartbeat(None, queues.segments, visibility_seconds=consumer.visibility_timeout_seconds),
         gate=Gate({"SQS": queues.segments.facts}),
         service=None,
-        lanes=settings.sqs_batches_in_hand,
+        lanes=_lanes(consumer, settings),
         grace_seconds=settings.shutdown_grace_seconds,
     )
     if consumer.handles_itself:
         parts.helpers = (("heartbeat", parts.heartbeat),)
     else:
-        _add_service(parts, queues, settings, consumer)
+        _add_service(parts, queues, settings, consumer, worker)
     return parts
 
 
 SimpleConsumer.wiring = staticmethod(wire)
+
+
+def _lanes(consumer: SimpleConsumer, settings: Settings) -> int:
+    """A subclass's handler is called from one thread, as the library does, unless somebody has asked for more."""
+    is_asked_for = "sqs_batches_in_hand" in settings.model_fields_set
+    return settings.sqs_batches_in_hand if is_asked_for or not consumer.handles_itself else 1
 
 
 def _spare_the_collector() -> None:
@@ -115,7 +123,7 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: SimpleConsumer) -> None:
+def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: SimpleConsumer, worker: str) -> None:
     """The databases, the service over them, and the threads beside it."""
     engine = make_engine(settings.postgres_url, pool_size=settings.sqs_batches_in_hand + HELPERS_CONNECTIONS)
     graph = Neo4JDatabase(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password, settings.neo4j_database)
@@ -125,7 +133,7 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
         url=settings.dragonfly_url,
         ttl_seconds=settings.cache_ttl_seconds,
     )
-    claims = PostgresClaims(engine, _worker_name(), settings.max_attempts)
+    claims = PostgresClaims(engine, worker, settings.max_attempts)
     results = PostgresResults(engine)
     outbox = PostgresOutbox(engine)
     relay = Relay(outbox, queues.completed)

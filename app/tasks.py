@@ -139,9 +139,12 @@ class TaskService:
         }
         return [outcomes[_key(request)] for request in requests]
 
-    def give_back(self, claims: Sequence[Claimed]) -> None:
-        """Return segments that will not be worked on; no attempt is charged. Raises `OutageError`."""
-        self._results.settle([GivenBack(claim) for claim in claims])
+    def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
+        """Return segments that will not be worked on, no attempt charged; the tasks that were still ours.
+
+        Raises `OutageError`.
+        """
+        return self._results.settle([GivenBack(claim) for claim in claims]).task_ids
 
     def settle_owed(self) -> None:
         """Give back what could not be given back while PostgreSQL was down. Raises `OutageError`."""
