@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from app.acknowledge import Acknowledger
 from app.cache import PageCache
 from app.completion import Housekeeper, Relay, Sweep
-from app.config import Settings, load_settings
+from app.config import Settings, load_settings, refuse_same_queues
 from app.consumer import SimpleConsumer
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
@@ -89,6 +89,13 @@ def wire(consumer: SimpleConsumer) -> Parts:
         wait_time_seconds=settings.sqs_wait_time_seconds,
         visibility_timeout_seconds=settings.sqs_visibility_timeout_seconds,
         polling_wait_time_ms=settings.polling_wait_time_ms,
+    )
+    refuse_same_queues(
+        {
+            "SQS_QUEUE_URL": consumer.queue_url,
+            "SQS_COMPLETED_QUEUE_URL": None if consumer.handles_itself else settings.sqs_completed_queue_url,
+            "SQS_DEAD_LETTER_QUEUE_URL": settings.sqs_dead_letter_queue_url,
+        }
     )
     queues = _Queues.open(consumer, settings)
     facts = queues.check(consumer.stopping)

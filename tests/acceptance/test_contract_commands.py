@@ -120,3 +120,17 @@ print("ok")
 )
 def test_the_published_files_are_there(name: str) -> None:
     assert (Path(ROOT) / name).is_file()
+
+
+@pytest.mark.parametrize("name", ["SQS_COMPLETED_QUEUE_URL", "SQS_DEAD_LETTER_QUEUE_URL"])
+def test_queues_that_are_one_are_refused_at_the_start(name: str, environment: dict[str, str]) -> None:
+    with Worker({**environment, name: environment["SQS_QUEUE_URL"]}) as worker:
+        assert worker.process.wait(60) == 2
+        assert f"SQS_QUEUE_URL and {name} name the same queue" in worker.log()
+
+
+def test_a_consumer_s_own_queue_is_not_where_its_dead_letters_go(environment: dict[str, str]) -> None:
+    code = OF_ONE_S_OWN.replace('get("SQS_QUEUE_URL")', 'get("SQS_DEAD_LETTER_QUEUE_URL")')
+    done = python(environment, code)
+    assert done.returncode == 1
+    assert "SQS_QUEUE_URL and SQS_DEAD_LETTER_QUEUE_URL name the same queue" in done.stderr

@@ -502,7 +502,7 @@ def test_a_message_of_a_subclass_is_deleted_as_soon_as_it_is_handled(queues: Que
         def handle_message(self, message: Message) -> None:
             handled.append(message.Body)
             if len(handled) == 3:
-                assert leave.wait(60)
+                assert leave.wait(120)  # longer than the deletions are waited for
 
     queues.segments.send([Outgoing(str(n)) for n in range(3)])
     with running(parts_of(queues, None), Mine):
