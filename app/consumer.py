@@ -285,7 +285,8 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         try:
             self.handle_message(message)
         except Exception as error:
-            log.exception("Message %s could not be handled and comes back", delivery.message_id)
+            ids = fields(message_id=delivery.message_id)
+            log.exception("Message %s could not be handled and comes back", delivery.message_id, extra=ids)
             return Hide(BUG_SECONDS, type(error).__name__)
         return Done()
 

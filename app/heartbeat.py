@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from app.delivery import Delivery
 from app.errors import ProcessorError
+from app.logs import fields
 from app.ports import Claimed
 from app.sqs import MAX_VISIBILITY_SECONDS
 from app.stopping import Stop
@@ -156,7 +157,8 @@ class Heartbeat:
             self._lost.update(claim.token for claim in gone)
             self._let_go({(claim.job_id, claim.segment_id) for claim in gone})
         for claim in gone:  # no warning: its run may be ending well just now; if not, the service says so
-            log.info("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id)
+            ids = fields(job_id=claim.job_id, segment_id=claim.segment_id, attempt=claim.attempts)
+            log.info("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id, extra=ids)
 
     def _let_go(self, segments: Collection[tuple[str, str]]) -> None:
         """Their messages are not in hand any more, whatever becomes of the batch: an old receipt may still act."""

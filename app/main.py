@@ -2,16 +2,23 @@
 
 Invariant: nothing else builds the worker's parts, and nothing here does their work.
 
-Exit codes: 0 stopped as asked; 2 the settings, queues or credentials are wrong; 3 a thread hung; 128 + n on a second
-signal n.
+Exit codes: see `EPILOG`.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # The imports take a second. Until `Signals` takes over, Ctrl-C ends the process as SIGTERM does: without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
 import gc
 import logging
 import os
 import socket
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -65,8 +72,26 @@ QUEUE_SETTINGS: Final = (
 """What a consumer needs whose subclass handles the messages by itself."""
 
 
-def main() -> int:
-    """Run the worker until it is told to stop; its exit code."""
+DESCRIPTION: Final = """Find the related segments of every segment whose message is on the input queue.
+Runs until SIGTERM or Ctrl-C; run as many as you like."""
+EPILOG: Final = """settings:
+  from the environment or .env; env.example explains each
+
+exit codes:
+  0        stopped as asked
+  2        the settings, queues or credentials are wrong, or what was typed
+  3        a thread hung: restart it
+  128 + n  a second signal n ended it at once"""
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run the worker until it is told to stop; its exit code. Exits by itself after ``--help`` and on a usage error."""
+    argparse.ArgumentParser(
+        prog="python -m app.main",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(arguments)
     try:
         return SimpleConsumer(queue_url=load_settings().sqs_queue_url).run(when_wired=_spare_the_collector)
     except ConfigurationError as error:
@@ -231,7 +256,7 @@ def _worker_name() -> str:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = main(sys.argv[1:])
     logging.shutdown()
     sys.stdout.flush()
     # Lanes may still be parked in a poll; the interpreter would wait for, or trip over, what they are doing.
