@@ -8,7 +8,7 @@ Exit codes: see `EPILOG`.
 import signal
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # The imports take a second. Until `Signals` takes over, Ctrl-C ends the process as SIGTERM does: without a traceback.
+    # The imports take a second, in which Ctrl-C ends the process as SIGTERM does, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
