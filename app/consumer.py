@@ -343,7 +343,7 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         if polls := list(self._polls.values()):
             seconds = min(max(polls) + self.wait_time_seconds, until) - time.monotonic()
             log.info(
-                "Waiting up to %d s for a poll to end, what it brings is handed back; a second signal ends at once",
+                "Waiting up to %d s for a poll to end; a second signal ends at once",
                 max(1, math.ceil(seconds)),
             )
 
