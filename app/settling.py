@@ -71,9 +71,12 @@ class Settler:
             return _all(endings, Hide(OUTAGE_SECONDS, str(error)))
         return {ending.claim.task_id: _after(ending) for ending in endings if ending.claim.task_id in settled.task_ids}
 
-    def give_back(self, claims: Sequence[Claimed]) -> None:
-        """Return segments that will not be worked on; no attempt is charged. Raises `ProcessorError`."""
-        self._results.settle([GivenBack(claim) for claim in claims])
+    def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
+        """Return segments that will not be worked on, no attempt charged; the tasks that were still ours.
+
+        Raises `ProcessorError`.
+        """
+        return self._results.settle([GivenBack(claim) for claim in claims]).task_ids
 
     @property
     def owes(self) -> bool:

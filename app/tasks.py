@@ -134,9 +134,12 @@ class TaskService:
                     outcomes |= self._process_alone(key, groups[key], received_at)
         return [outcomes[_key(request)] for request in requests]
 
-    def give_back(self, claims: Sequence[Claimed]) -> None:
-        """Return segments that will not be worked on; no attempt is charged. Raises `ProcessorError`."""
-        self._settler.give_back(claims)
+    def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
+        """Return segments that will not be worked on, no attempt charged; the tasks that were still ours.
+
+        Raises `ProcessorError`.
+        """
+        return self._settler.give_back(claims)
 
     def catch_up(self) -> None:
         """Do what PostgreSQL could not take, as a proof that it takes a batch again. Raises `ProcessorError` if not.

@@ -265,8 +265,8 @@ GUARDS: Final = (
     Guard(
         "a dead letter is deleted only once it is sent on",
         "app/acknowledge.py",
-        "                hiding.append((delivery, REDRIVE_SECONDS))\n            else:",
-        "                deleting.append(delivery)\n            else:",
+        "return [delivery for at, (delivery, _) in enumerate(burying) if at not in refused]",
+        "return [delivery for delivery, _ in burying]",
         f"{ACKNOWLEDGE}::test_a_dead_letter_that_can_not_be_sent_stays_where_it_is",
     ),
     Guard(

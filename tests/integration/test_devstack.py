@@ -78,7 +78,7 @@ def test_up_gives_every_variable_and_down_leaves_no_process(ours: Stack) -> None
     assert set(env) == {
         *("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "POSTGRES_URL", "DRAGONFLY_URL"),
         *("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_SQS"),
-        *("SQS_QUEUE_URL", "SQS_COMPLETED_QUEUE_URL", "SQS_DEAD_LETTER_QUEUE_URL"),
+        *("SQS_QUEUE_URL", "SQS_COMPLETED_QUEUE_URL", "SQS_DEAD_LETTER_QUEUE_URL", "SQS_WAIT_TIME_SECONDS"),
     }
     assert all(row.up and row.pid for row in ours.status())
     before = {row.name: row.pid for row in ours.status()}
