@@ -270,6 +270,42 @@ GUARDS: Final = (
         f"{ACKNOWLEDGE}::test_a_dead_letter_that_can_not_be_sent_stays_where_it_is",
     ),
     Guard(
+        "a refusal of the graph charges no segment",
+        "app/neo4j_session.py",
+        "    if isinstance(error, vendor.ClientError):\n        return RefusedError(SERVICE, _brief(error))\n",
+        "",
+        "tests/unit/test_neo4j_session.py::test_nothing_that_the_server_says_fails_a_segment_for_good",
+    ),
+    Guard(
+        "no text exists only in a graph that shows others",
+        "app/neo4j_database.py",
+        "self._check_sight(pages)",
+        "pass",
+        "tests/integration/test_neo4j_database.py::test_a_graph_that_shows_no_text_any_more_is_an_outage",
+    ),
+    Guard(
+        "a walk's waiting for the graph is bounded",
+        "app/neo4j_database.py",
+        "if patience.left <= 0:",
+        "if False:",
+        "tests/unit/test_neo4j_session.py::"
+        "test_a_walk_does_not_wait_for_a_slow_server_without_end_and_blames_no_page_that_was_not_tried",
+    ),
+    Guard(
+        "each part of a load is kept",
+        "app/cache.py",
+        "            self._memory.put(pages.values())\n            if (shared",
+        "            if (shared",
+        "tests/unit/test_cache.py::test_each_part_of_a_load_is_kept_though_a_later_one_fails",
+    ),
+    Guard(
+        "a page that took too long is not asked for by one thread after another",
+        "app/cache.py",
+        "self._remember_too_slow(error.pages)",
+        "pass",
+        "tests/unit/test_cache.py::test_who_waits_for_a_page_that_took_too_long_shares_that_and_the_others_go_on",
+    ),
+    Guard(
         "the freshness of pages in memory",
         "app/cache_memory.py",
         "entry.page.read_at_us >= fresh_since_us and ",
