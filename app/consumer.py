@@ -331,6 +331,7 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         deliveries, claims = parts.heartbeat.in_hand()
         if deliveries:
             _within(deadline, lambda: self._hand_back(deliveries, claims, parts, deadline))
+        _within(min(deadline, time.monotonic() + HAND_BACK_SECONDS), lambda: _catch_up(parts.service))
         _wait_for(parts.is_idle, deadline)
         helpers_stop.set()
         _within(min(deadline, time.monotonic() + CLOSE_SECONDS), parts.close)
@@ -371,6 +372,15 @@ class _MadeAtStart:
 
 
 _MADE_AT_START: Final = _MadeAtStart()
+
+
+def _catch_up(service: Service | None) -> None:
+    """What PostgreSQL could not take so far, it may take now; otherwise it ends with its lease."""
+    try:
+        if service is not None:
+            service.catch_up()
+    except ProcessorError as error:
+        log.warning("What is owed to PostgreSQL can't be stored: %s", error)
 
 
 def _wait_for(condition: Callable[[], bool], deadline: float) -> None:

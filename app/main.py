@@ -160,12 +160,19 @@ def _spare_the_collector() -> None:
 def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: SimpleConsumer, worker: str) -> None:
     """The databases, the service over them, and the threads beside it."""
     engine = make_engine(settings.postgres_url, pool_size=settings.sqs_batches_in_hand + HELPERS_CONNECTIONS)
-    graph = Neo4JDatabase(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password, settings.neo4j_database)
+    graph = Neo4JDatabase(
+        settings.neo4j_uri,
+        settings.neo4j_user,
+        settings.neo4j_password,
+        settings.neo4j_database,
+        came_further=parts.progress.mark,
+    )
     pages = PageCache.connect(
         graph,
         memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
         url=settings.dragonfly_url,
         ttl_seconds=settings.cache_ttl_seconds,
+        came_further=parts.progress.mark,
     )
     claims = PostgresClaims(engine, worker, settings.max_attempts)
     results = PostgresResults(engine)
@@ -182,7 +189,7 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
         lambda starts: graph.relate(starts, pages),
         parts.heartbeat,
         parts.gate,
-        Room(),
+        Room(parts.progress.mark),
         max_attempts=settings.max_attempts,
         lease_seconds=parts.heartbeat.lease_seconds,
     )

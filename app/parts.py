@@ -31,6 +31,10 @@ class Service(Protocol):
         """Return segments that will not be worked on; the ids of those tasks that were still ours."""
         ...
 
+    def catch_up(self) -> None:
+        """Write what could not be written yet. Raises `ProcessorError`."""
+        ...
+
 
 class Helper(Protocol):
     """A thread beside the lanes. It asks `stop` at least once a round, which shows that it does not hang."""

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Final, assert_never
 
 from app.errors import DataError, OutageError, ProcessorError, StatementTimeoutError, TransientError
+from app.logs import fields
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Outcome
 from app.ports import (
@@ -112,6 +113,7 @@ class Settler:
                 surplus.total_segments,
                 surplus.rows,
                 surplus.job_id,
+                extra=fields(job_id=surplus.job_id),
             )
         return settled
 
@@ -129,7 +131,13 @@ class Settler:
         claim = endings[0].claim
         if isinstance(endings[0], Completed):
             return self.settle([charge(claim, error)], charge)
-        log.error("Segment %s of job %s can't be settled: %s", claim.segment_id, claim.job_id, error)
+        log.error(
+            "Segment %s of job %s can't be settled: %s",
+            claim.segment_id,
+            claim.job_id,
+            error,
+            extra=fields(job_id=claim.job_id, segment_id=claim.segment_id, attempt=claim.attempts),
+        )
         return {claim.task_id: Hide(REFUSED_SECONDS, str(error))}
 
     def _settle_around_a_lock(
@@ -148,6 +156,7 @@ class Settler:
                 endings[0].claim.job_id,
                 len(endings),
                 error,
+                extra=fields(job_id=endings[0].claim.job_id),
             )
             return self.settle([GivenBack(ending.claim) for ending in endings], charge)
         if len(endings) > 1:
