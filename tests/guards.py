@@ -30,6 +30,7 @@ class Guard(NamedTuple):
 CLAIMS = "tests/contract/test_claim_store.py"
 RESULTS = "tests/contract/test_result_store.py"
 OUTBOX = "tests/contract/test_outbox_store.py"
+CONSUMER = "tests/integration/test_consumer.py"
 ACKNOWLEDGE = "tests/integration/test_acknowledge.py"
 
 GUARDS: Final = (
@@ -209,8 +210,8 @@ GUARDS: Final = (
     Guard(
         "one sweep at a time re-sends",
         "app/db/outbox.py",
-        "WHERE (SELECT mine FROM turn)\n      AND t.status",
-        "WHERE t.status",
+        "WHERE (SELECT mine FROM sweep)\n      AND {due}",
+        "WHERE {due}",
         "tests/integration/test_locks.py::test_a_sweep_leaves_re_sending_to_the_one_that_is_at_it",
     ),
     Guard(
@@ -304,6 +305,48 @@ GUARDS: Final = (
         "self._remember_too_slow(error.pages)",
         "pass",
         "tests/unit/test_cache.py::test_who_waits_for_a_page_that_took_too_long_shares_that_and_the_others_go_on",
+    ),
+    Guard(
+        "what a hung lane holds is left to its leases",
+        "app/consumer.py",
+        "                self._abandon(stalled, parts)\n",
+        "",
+        f"{CONSUMER}::test_what_a_hung_lane_holds_is_left_to_its_lease_and_the_rest_is_given_back",
+    ),
+    Guard(
+        "every thread is watched",
+        "app/consumer.py",
+        "        parts.progress.watch(thread)\n",
+        "",
+        f"{CONSUMER}::test_a_helper_that_hangs_or_dies_ends_the_process",
+    ),
+    Guard(
+        "a parked poll ends before the process does",
+        "app/consumer.py",
+        "_wait_for(lambda: not self._polls and not parts.heartbeat.in_hand()[0], finishing_until)",
+        "_wait_for(lambda: not parts.heartbeat.in_hand()[0], finishing_until)",
+        f"{CONSUMER}::test_what_a_parked_poll_brings_while_stopping_is_handed_back_at_once",
+    ),
+    Guard(
+        "what is being settled at the deadline is waited for",
+        "app/consumer.py",
+        "        _wait_for(lambda: settling.isdisjoint(c.token for c in parts.heartbeat.in_hand()[1]), deadline)\n",
+        "",
+        f"{CONSUMER}::test_a_job_that_ends_at_the_deadline_is_announced_by_this_process",
+    ),
+    Guard(
+        "a handler of one's own is called from one thread",
+        "app/main.py",
+        "if is_asked_for or not consumer.handles_itself else 1",
+        "",
+        f"{CONSUMER}::test_a_subclass_is_called_from_one_thread_unless_more_are_asked_for",
+    ),
+    Guard(
+        "queues that are one are refused",
+        "app/config.py",
+        "        if path == other_path\n",
+        "        if False\n",
+        "tests/unit/test_config.py::test_two_variables_that_name_the_same_queue_are_refused",
     ),
     Guard(
         "the freshness of pages in memory",
