@@ -212,7 +212,64 @@ GUARDS: Final = (
         "app/db/outbox.py",
         "WHERE (SELECT mine FROM sweep)\n      AND {due}",
         "WHERE {due}",
+    ),
+    Guard(
+        "WHERE (SELECT mine FROM sweep)\n      AND j.cancelled_at",
+        "WHERE j.cancelled_at",
         "tests/integration/test_locks.py::test_a_sweep_leaves_re_sending_to_the_one_that_is_at_it",
+    ),
+    Guard(
+        "a job that lacks one message waits behind no other job",
+        "app/db/outbox.py",
+        "ORDER BY turn, since, task_id LIMIT",
+        "ORDER BY since, task_id LIMIT",
+        f"{OUTBOX}::test_jobs_share_what_is_sent_again_so_that_none_waits_behind_another",
+    ),
+    Guard(
+        "what is due is looked up in an index",
+        "app/db/outbox.py",
+        "AND t.next_send_at <= statement_timestamp()",
+        "AND t.next_send_at <= clock_timestamp()",
+        "tests/integration/test_sweep_plans.py::test_what_is_due_is_looked_up_in_an_index",
+    ),
+    Guard(
+        "only what can be sent is marked as sent",
+        "app/db/outbox.py",
+        "WHERE t.task_id = due.task_id AND due.span_start IS NOT NULL",
+        "WHERE t.task_id = due.task_id",
+        "tests/integration/test_completion.py::test_what_the_graph_does_not_answer_for_stays_due",
+    ),
+    Guard(
+        "a job with too many rows ends with the last of them",
+        "app/db/outbox.py",
+        """      AND NOT EXISTS (
+          SELECT 1 FROM segment_task t
+          WHERE t.job_id = j.job_id AND t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
+      )
+""",
+        "",
+        f"{OUTBOX}::test_a_job_with_more_rows_than_its_total_ends_when_they_have",
+    ),
+    Guard(
+        "no backlog is doubled by the sweep",
+        "app/pace.py",
+        "if not self.has_more or 2 * waiting > self.limit:",
+        "if not self.has_more:",
+        "tests/integration/test_completion.py::test_a_backlog_that_stands_gets_no_more_than_one_sweep_s",
+    ),
+    Guard(
+        "a producer's open INSERT holds up no operator",
+        "app/db/repairs.py",
+        "SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR NO KEY UPDATE;\n\nWITH r",
+        "SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR UPDATE;\n\nWITH r",
+        "tests/integration/test_jobs_repairs.py::test_no_statement_waits_for_a_producer_s_open_insert",
+    ),
+    Guard(
+        "a reconciliation does not flood the queue",
+        "app/repairs.py",
+        "limit = max(FEWEST_RESENT, MOST_ON_QUEUE - messages_on_queue)",
+        "limit = MOST_ON_QUEUE",
+        "tests/integration/test_jobs_repairs.py::test_into_a_full_queue_it_sends_no_more_than_a_worker_would",
     ),
     Guard(
         "a held message is hidden, not deleted",
