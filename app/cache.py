@@ -17,6 +17,7 @@ from app.cache_memory import MemoryTier
 from app.cache_shared import MARKER_MS, SharedTier
 from app.cache_store import RedisStore
 from app.errors import OutageError
+from app.page_key import derive_key
 from app.pages import Page
 
 FIRST_POLL_SECONDS: Final = 0.02
@@ -66,13 +67,18 @@ class PageCache:
         self._flights: dict[str, Future[Page]] = {}
 
     @classmethod
-    def connect(cls, loader: PageLoader, *, memory_bytes: int, url: str | None, ttl_seconds: int) -> Self:
+    def connect(
+        cls, loader: PageLoader, *, memory_bytes: int, url: str | None, ttl_seconds: int, secret: str, clock_id: str
+    ) -> Self:
         """With Dragonfly at `url` (redis:// or rediss://), None for none. Nothing connects yet.
 
         `memory_bytes` bounds what pages take in this process, `ttl_seconds` how long Dragonfly keeps one.
+        `secret` and `clock_id`: what makes workers share pages, see app/page_key.py.
         Raises `ConfigurationError` for a URL that makes no sense.
         """
-        shared = SharedTier(RedisStore(url), loader.graph_id, ttl_seconds) if url else None
+        shared = None
+        if url:
+            shared = SharedTier(RedisStore(url), derive_key(secret, loader.graph_id, clock_id), ttl_seconds)
         return cls(loader, MemoryTier(memory_bytes), shared, beside=Background("sharing pages"))
 
     def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
@@ -138,7 +144,7 @@ class PageCache:
         missing = _without(needs, pages)
         if self._shared is None:
             return pages | load(list(missing))
-        cached = self._shared.get(missing)
+        cached = self._shared.get(missing, read_at_us)
         self._memory.put(cached.values())
         pages |= cached
         missing = _without(missing, cached)

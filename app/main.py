@@ -31,6 +31,7 @@ from app.heartbeat import Heartbeat
 from app.logs import setup_logging
 from app.neo4j_database import Neo4JDatabase
 from app.outage import Gate
+from app.page_key import name_clock
 from app.parts import Parts
 from app.sqs import Queue, QueueFacts, make_client
 from app.startup import expect_tables, look_at_graph, persist
@@ -124,6 +125,8 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
         memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
         url=settings.dragonfly_url,
         ttl_seconds=settings.cache_ttl_seconds,
+        secret=settings.neo4j_password,
+        clock_id=name_clock(settings.postgres_url),
     )
     claims = PostgresClaims(engine, _worker_name(), settings.max_attempts)
     results = PostgresResults(engine)

@@ -74,7 +74,7 @@ def test_every_example_is_answered_as_given(
     pages = None
     if cache != "no cache":
         # As of a new moment each time, so that pages of the other examples are too old.
-        pages = PageCache.connect(graph, memory_bytes=10**8, url=url, ttl_seconds=60)
+        pages = PageCache.connect(graph, memory_bytes=10**8, url=url, ttl_seconds=60, secret="x", clock_id="")
     made_at = next(_moments)
     starts = [start_at(row.manifestation_id, row.start, row.end, made_at) for row in questions]
     for _ in range(2):
@@ -106,7 +106,9 @@ def test_a_changed_alignment_is_seen_by_the_next_job_with_a_warm_cache(
 ) -> None:
     load_graph(SMALL)
     first = next(_moments)
-    pages = PageCache.connect(graph, memory_bytes=10**8, url=stack.env()["DRAGONFLY_URL"], ttl_seconds=60)
+    pages = PageCache.connect(
+        graph, memory_bytes=10**8, url=stack.env()["DRAGONFLY_URL"], ttl_seconds=60, secret="x", clock_id=""
+    )
     before = graph.relate([start_at("root-bo", 0, 40, first)], pages)
     driver.execute_query("MATCH (:Annotation {id: 'en-root.left'})-[r:ALIGNED_TO]-() DELETE r")
     assert graph.relate([start_at("root-bo", 0, 40, first)], pages) == before
@@ -154,7 +156,7 @@ def test_each_walk_is_announced_also_when_every_page_is_cached(
     graph: Neo4JDatabase, load_graph: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
     load_graph(SMALL)
-    pages = PageCache.connect(graph, memory_bytes=10**8, url=None, ttl_seconds=60)
+    pages = PageCache.connect(graph, memory_bytes=10**8, url=None, ttl_seconds=60, secret="x", clock_id="")
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             graph.relate([start_at("root-bo"), start_at("alone")], pages)

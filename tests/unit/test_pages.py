@@ -113,14 +113,14 @@ def test_size_bytes_is_what_the_interpreter_allocates(count: int, depth: int) ->
     segments = [(f"segment-{start}-{end}", start, end) for start, end, _, _ in rows]
     page = Page("m", 2**50, True, (pair_of("t", rows), pair_of("u", rows)),
                 segmentation_of(segments))  # fmt: skip
-    encoded = encode_page(page)
+    encoded = encode_page(page, b"key")
     copies = 20
-    decode_page(encoded, "m")
+    decode_page(encoded, "m", b"key")
     gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        pages = [decode_page(encoded, "m") for _ in range(copies)]
+        pages = [decode_page(encoded, "m", b"key") for _ in range(copies)]
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:
