@@ -17,6 +17,8 @@ from app.spans import Numbers, Pair, compact, partition, sort_columns
 
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
 
+_FRAME_BYTES = len('{"segment_id": , "span": {"start": , "end": }},')
+
 _quote = json.encoder.encode_basestring_ascii
 
 
@@ -52,6 +54,21 @@ class Segmentation:
                 for rank in self._ranks(start, end)
             ]
         )
+
+    def overlapping_bytes(self, start: int, end: int) -> int:
+        """No less than the length of `overlapping(start, end)`, nor twice as much, without making it."""
+        ranks = self._ranks(start, end)
+        if not ranks:
+            return 0
+        offsets, ends = self.offsets, self.ends
+        if isinstance(ranks, range):
+            names_bytes = offsets[ranks.stop] - offsets[ranks.start]
+            last_end = ends[ranks[-1]]
+        else:
+            names_bytes = sum([offsets[rank + 1] - offsets[rank] for rank in ranks])
+            last_end = max([ends[rank] for rank in ranks])
+        digits = len(str(self.starts[ranks[-1]])) + len(str(last_end))
+        return names_bytes + len(ranks) * (_FRAME_BYTES + digits)
 
     def _ranks(self, start: int, end: int) -> Sequence[int]:
         """Of the segments that overlap [start, end), ascending."""
@@ -107,6 +124,10 @@ class Page:
     def entry(self, start: int, end: int) -> str:
         """This text's entry in a result: the segments that overlap [start, end)."""
         return f"{self.json_head}{self.segmentation.overlapping(start, end)}]}}"
+
+    def entry_bytes(self, start: int, end: int) -> int:
+        """No less than the length of `entry(start, end)`, nor twice as much, without making it."""
+        return len(self.json_head) + self.segmentation.overlapping_bytes(start, end) + len("]}")
 
 
 def size_bytes(page: Page) -> int:

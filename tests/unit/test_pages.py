@@ -60,6 +60,22 @@ def test_overlapping_is_what_comparing_every_segment_finds(
 
 
 @unhurried
+@given(segment_rows, queries, st.sampled_from([0, 10**6, 2**62]))
+def test_an_entry_s_size_is_known_before_it_is_made_to_a_factor_of_two(
+    rows: list[tuple[str, int, int]], query: tuple[int, int], far: int
+) -> None:
+    """The last segment may lie far behind the others, so that their numbers are much shorter."""
+    start, end = query
+    rows = [*rows[:-1], *((name, s + far, e + far) for name, s, e in rows[-1:])]
+    page = Page('m"1', 0, True, segmentation=segmentation_of(rows))
+    for stop in (end, end + far):
+        real = len(page.entry(start, stop))
+        assert real <= page.entry_bytes(start, stop) < 2 * real
+    empty = page.entry_bytes(10**19, 10**19 + 1)
+    assert empty == len(page.entry(10**19, 10**19 + 1))
+
+
+@unhurried
 @given(st.lists(spans, max_size=40))
 def test_chains_are_monotone_and_as_few_as_the_depth_of_nesting(drawn: list[tuple[int, int]]) -> None:
     ordered = sorted(drawn, key=lambda span: span[0])
