@@ -22,6 +22,7 @@ import redis
 
 from app.cache import PageCache
 from app.config import load_settings
+from app.errors import PermanentError
 from app.logs import setup_logging
 from app.neo4j_database import Neo4JDatabase
 from app.traversal import Start
@@ -126,6 +127,8 @@ def walk(name: str) -> dict[str, Any]:
         memory_bytes=settings.page_cache_megabytes * 1_000_000,
         url=settings.dragonfly_url,
         ttl_seconds=settings.cache_ttl_seconds,
+        secret=settings.neo4j_password,
+        clock_id="",
     )
     giant = GIANTS[name]
     now_us = time.time_ns() // 1_000
@@ -133,7 +136,7 @@ def walk(name: str) -> dict[str, Any]:
     began, began_cpu = time.monotonic(), time.process_time()
     (answer,) = graph.relate([start], pages)
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - began_cpu
-    if not isinstance(answer, str):
+    if isinstance(answer, PermanentError):
         raise answer
     for thread in threading.enumerate():
         if thread.name == "sharing pages":
@@ -143,14 +146,15 @@ def walk(name: str) -> dict[str, Any]:
     again = time.monotonic() - began
     peak_mb = _peak_mb()  # before the answer is looked at
     graph.close()
-    related = json.loads(answer)
+    text = answer.encode()
+    related = json.loads(text)
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "peak_mb": peak_mb,
         "texts": len(related),
         "segments": sum(len(entry["segments"]) for entry in related),
-        "result_bytes": len(answer),
+        "result_bytes": len(text),
         "again_seconds": again,
     }
 

@@ -210,10 +210,6 @@ GUARDS: Final = (
     Guard(
         "one sweep at a time re-sends",
         "app/db/outbox.py",
-        "WHERE (SELECT mine FROM sweep)\n      AND {due}",
-        "WHERE {due}",
-    ),
-    Guard(
         "WHERE (SELECT mine FROM sweep)\n      AND j.cancelled_at",
         "WHERE j.cancelled_at",
         "tests/integration/test_locks.py::test_a_sweep_leaves_re_sending_to_the_one_that_is_at_it",
@@ -415,8 +411,8 @@ GUARDS: Final = (
     Guard(
         "the freshness of pages in the shared cache",
         "app/cache_shared.py",
-        "page is not None and page.read_at_us >= needs[name]",
-        "page is not None",
+        "page is not None and page.read_at_us >= needs[name] and",
+        "page is not None and",
         "tests/unit/test_cache.py::test_no_worker_ever_gets_a_page_older_than_it_asks_for",
     ),
     Guard(
@@ -436,9 +432,44 @@ GUARDS: Final = (
     Guard(
         "the checksum of a cached page",
         "app/page_format.py",
-        "if blake2b(rest, digest_size=DIGEST_BYTES).digest() != data[len(MAGIC) : _HEADER.size]:",
+        "if not compare_digest(_checksum(rest, key), data[len(MAGIC) : _HEADER.size]):",
         "if False:",
         "tests/unit/test_page_format.py::test_a_flipped_bit_anywhere_is_noticed",
+    ),
+    Guard(
+        "the key in the checksum of a cached page",
+        "app/page_format.py",
+        "blake2b(rest, key=key, ",
+        "blake2b(rest, ",
+        "tests/unit/test_cache_shared.py::test_a_page_that_was_forged_without_the_key_is_a_miss_with_a_warning",
+    ),
+    Guard(
+        "the graph and the clock in the key to cached pages",
+        "app/page_key.py",
+        "json.dumps([graph_id, clock_id])",
+        "json.dumps([])",
+        "tests/unit/test_page_key.py::test_another_password_graph_or_clock_is_another_key",
+    ),
+    Guard(
+        "no cached page is of the future",
+        "app/cache_shared.py",
+        "if page.read_at_us > self._server_clock.latest_us:",
+        "if False:",
+        "tests/unit/test_cache.py::test_a_page_of_the_future_is_loaded_instead_and_nothing_of_it_is_kept",
+    ),
+    Guard(
+        "the bound on a cached page before it is unpacked",
+        "app/page_format.py",
+        "if size > _longest_body(len(rest)):",
+        "if False:",
+        "tests/unit/test_page_format.py::test_a_forged_length_does_not_fill_the_memory",
+    ),
+    Guard(
+        "the bound on what the cache sends",
+        "app/cache_store.py",
+        "if self._fed_bytes > MAX_REPLY_BYTES:",
+        "if False:",
+        "tests/integration/test_cache_dragonfly.py::test_a_reply_that_is_too_long_is_not_taken_into_memory",
     ),
 )
 
