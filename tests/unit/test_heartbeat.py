@@ -267,8 +267,10 @@ def test_what_a_hung_thread_holds_is_kept_no_more_and_the_rest_goes_on(
 ) -> None:
     hung = delivery(clock, "hung")
 
+    watching = heartbeat.watching([hung])
+
     def hold_and_hang() -> None:
-        heartbeat.watching([hung]).__enter__()
+        watching.__enter__()
         heartbeat.hold([claim("hung")])
 
     thread = threading.Thread(target=hold_and_hang)
