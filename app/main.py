@@ -32,6 +32,8 @@ from app.logs import setup_logging
 from app.neo4j_database import Neo4JDatabase
 from app.outage import Gate
 from app.parts import Parts
+from app.room import Room
+from app.settling import Settler
 from app.sqs import Queue, QueueFacts, make_client
 from app.startup import expect_tables, look_at_graph, persist
 from app.stopping import Stop
@@ -136,11 +138,11 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
     housekeeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, graph), parts.gate)
     parts.service = service = TaskService(
         claims,
-        results,
+        Settler(results, housekeeper, parts.gate),
         lambda starts: graph.relate(starts, pages),
         parts.heartbeat,
-        housekeeper,
         parts.gate,
+        Room(),
         max_attempts=settings.max_attempts,
         lease_seconds=parts.heartbeat.lease_seconds,
     )
@@ -200,9 +202,9 @@ class _Queues:
 
 
 def _probe(engine: Engine, service: TaskService) -> None:
-    """PostgreSQL is back when it answers, takes writes, and has taken back what it is owed."""
+    """PostgreSQL is back when it answers, and takes what it could not take before."""
     ping(engine)
-    service.settle_owed()
+    service.catch_up()
 
 
 def _close(engine: Engine, graph: Neo4JDatabase) -> None:

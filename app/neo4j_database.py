@@ -18,7 +18,7 @@ from app.mirrors import Mirrors, find_mirrors
 from app.neo4j_session import QueryTimeoutError, Reader, open_driver
 from app.page_builder import WarnOnce, build_pages, check_layer, join_layers
 from app.pages import Page
-from app.traversal import PageSource, Start, walk_together
+from app.traversal import PageSource, RelatedTexts, Start, walk_together
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class Neo4JDatabase:
                 self.close()
                 raise
 
-    def relate(self, starts: Sequence[Start], pages: PageSource | None = None) -> list[str | PermanentError]:
-        """The result JSON of each start, or why there can be none; `pages` None: without a cache.
+    def relate(self, starts: Sequence[Start], pages: PageSource | None = None) -> list[RelatedTexts | PermanentError]:
+        """What is related to each start, or why there can be none; `pages` None: without a cache.
 
         Raises `OutageError` or `TransientError` for all of them together.
         """

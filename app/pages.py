@@ -15,6 +15,7 @@ from itertools import accumulate
 from app.errors import ProcessorError
 from app.spans import Numbers, Pair, compact, partition, sort_columns
 
+SEGMENT_BYTES = 70  # of a segment in a result, but for its name: the keys, and two numbers of seven digits
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
 
 _quote = json.encoder.encode_basestring_ascii
@@ -42,19 +43,19 @@ class Segmentation:
         """The number of segments."""
         return len(self.starts)
 
-    def overlapping(self, start: int, end: int) -> str:
-        """The JSON of the segments that overlap [start, end), by (start, id), separated, without brackets."""
+    def encode(self, ranks: Sequence[int]) -> str:
+        """The JSON of these segments, separated, without brackets."""
         starts, ends, offsets, names = self.starts, self.ends, self.offsets, self.names
         return ",".join(
             [
                 f'{{"segment_id": {names[offsets[rank] : offsets[rank + 1]]},'
                 f' "span": {{"start": {starts[rank]}, "end": {ends[rank]}}}}}'
-                for rank in self._ranks(start, end)
+                for rank in ranks
             ]
         )
 
-    def _ranks(self, start: int, end: int) -> Sequence[int]:
-        """Of the segments that overlap [start, end), ascending."""
+    def overlapping(self, start: int, end: int) -> Sequence[int]:
+        """The ranks of the segments that overlap [start, end), ascending."""
         if not self.chains:
             first = bisect_right(self.ends, start)
             return range(first, bisect_left(self.starts, end, first))
@@ -104,9 +105,14 @@ class Page:
         head = f'{{"manifestation_id": {_quote(self.manifestation_id)}, "segments": ['
         object.__setattr__(self, "json_head", head)
 
-    def entry(self, start: int, end: int) -> str:
-        """This text's entry in a result: the segments that overlap [start, end)."""
-        return f"{self.json_head}{self.segmentation.overlapping(start, end)}]}}"
+    def entry(self, ranks: Sequence[int]) -> str:
+        """This text's entry in a result, with the segments of these ranks."""
+        return f"{self.json_head}{self.segmentation.encode(ranks)}]}}"
+
+    def entry_bytes(self, ranks: Sequence[int]) -> int:
+        """About the length of `entry`, by the mean length of a name."""
+        names = len(self.segmentation.names) * len(ranks) // (len(self.segmentation) or 1)
+        return len(self.json_head) + names + SEGMENT_BYTES * len(ranks)
 
 
 def size_bytes(page: Page) -> int:

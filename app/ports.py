@@ -53,6 +53,14 @@ class Abandoned:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """Not claimed: its last run left neither an ending nor a living lease, and may have killed its process.
+
+    It is claimed alone, so that the next death tells whether it was this segment's doing.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class HeldElsewhere:
     """Leased to somebody else, or waiting for its retry, for `seconds` more."""
 
@@ -93,6 +101,7 @@ class ForeignManifestation:
 type ClaimAnswer = (
     Claimed
     | Abandoned
+    | Suspect
     | HeldElsewhere
     | AlreadyCompleted
     | AlreadyFailed
@@ -134,8 +143,21 @@ class GivenBack:
     claim: Claimed
 
 
-type Relate = Callable[[Sequence[Start]], list[str | PermanentError]]
-"""The graph: the result JSON text of each start, or why there can be none.
+class Related(Protocol):
+    """What is related to a segment, before it takes the memory of its JSON."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what `encode` gives."""
+        ...
+
+    def encode(self) -> str:
+        """The result JSON text, in ASCII."""
+        ...
+
+
+type Relate = Callable[[Sequence[Start]], Sequence[Related | PermanentError]]
+"""The graph: what is related to each start, or why that can't be told.
 
 Raises `OutageError` or `TransientError` for all of them together.
 """
@@ -165,22 +187,39 @@ class UnsentSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class Surplus:
+    """A job that ended with more rows than its producer counted."""
+
+    job_id: str
+    total_segments: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
-    """What a settling really changed: the tasks that were still ours, and the jobs that it completed."""
+    """What a settling, or an earlier try of it, really changed: the tasks that were ours, and the jobs that ended."""
 
     task_ids: frozenset[str]
     announcements: tuple[Announcement, ...] = ()
+    surpluses: tuple[Surplus, ...] = ()
 
 
 class ClaimStore(Protocol):
     """Claims and leases. Each call is one transaction of its own; every method may raise `OutageError`."""
 
-    def claim(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> list[ClaimAnswer]:
-        """An answer a request, in order. The requests differ in (job, segment)."""
+    def claim(
+        self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, *, alone: bool = False
+    ) -> list[ClaimAnswer]:
+        """An answer a request, in order. The requests differ in (job, segment).
+
+        `tokens`: a UUID a request, the caller's own; the same request with the same token is the same claim, however
+        often it is sent. `alone`: the process works on nothing else, so suspects are claimed too. Raises
+        `StatementTimeoutError` when one of the rows is locked for too long.
+        """
         ...
 
     def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:
-        """Extend the leases; the tokens that are still ours."""
+        """Extend the leases, but of rows that somebody has locked; the tokens that are still ours."""
         ...
 
 
@@ -188,7 +227,10 @@ class ResultStore(Protocol):
     """How segments end. One transaction a call; every method may raise `OutageError` or `TransientError`."""
 
     def settle(self, endings: Sequence[Ending]) -> Settled:
-        """Write every ending whose token still stands, and count it. Raises `DataError` when a value is refused."""
+        """Write every ending whose token still stands, and count it; the same call again changes and answers the same.
+
+        Raises `DataError` when a value is refused, `StatementTimeoutError` when a row is locked for too long.
+        """
         ...
 
 

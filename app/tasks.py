@@ -6,20 +6,27 @@ been taken over is left alone: nothing written, nothing counted, no SQS call (sh
 
 import logging
 import random
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, assert_never
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple, assert_never
+from uuid import uuid4
 
-from app.errors import DataError, OutageError, PermanentError, ProcessorError, TransientError
+from app.errors import (
+    DataError,
+    OutageError,
+    PermanentError,
+    ProcessorError,
+    StatementTimeoutError,
+    TransientError,
+)
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.ports import (
-    JUST_AFTER_SECONDS,
     Abandoned,
     AlreadyCompleted,
     AlreadyFailed,
-    Announcer,
     ClaimAnswer,
     Claimed,
     ClaimStore,
@@ -33,23 +40,34 @@ from app.ports import (
     Leases,
     Postponed,
     Relate,
-    ResultStore,
+    Related,
     SegmentRequest,
+    Suspect,
     Unknown,
 )
+from app.room import Room
+from app.settling import OUTAGE_SECONDS, Settler
 from app.traversal import Start
 
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS: Final = 5.0
 SLOWEST_RETRY_SECONDS: Final = 900.0
-OUTAGE_SECONDS: Final = 5.0
-"""How soon a message that met an outage is visible again."""
 UNKNOWN_FOR_SECONDS: Final = 120.0
 """How long after its sending a message may wait for its producer to commit the row."""
 FIRST_UNKNOWN_SECONDS: Final = 5.0
+LOCKED_SECONDS: Final = 10.0
+"""How long a message waits whose row somebody has locked."""
 ONE_BY_ONE_SECONDS: Final = 120.0
 """How long one batch may go on segment by segment before the rest is given back."""
+CATCH_UP_SECONDS: Final = 5.0
+"""How often what is owed is tried again while PostgreSQL answers."""
+CATCH_UP_LEASE_SECONDS: Final = 5.0
+"""Of a claim that is made again only to be given back."""
+MAX_UNANSWERED: Final = 16
+"""Claims of so many batches are asked for again when PostgreSQL is back; one a lane."""
+MAX_CHUNK_BYTES: Final = 1_000_000
+"""Of results that are made, and stored, together."""
 MAX_ERROR_CHARS: Final = 2_000
 
 type Key = tuple[str, str, str]
@@ -72,26 +90,26 @@ class TaskService:
     def __init__(
         self,
         claims: ClaimStore,
-        results: ResultStore,
+        settler: Settler,
         relate: Relate,
         leases: Leases,
-        announcer: Announcer,
         gate: Gate,
+        room: Room,
         *,
         max_attempts: int,
         lease_seconds: float,
     ) -> None:
         """`lease_seconds`: how long a claim holds, counted from the receive of its message."""
         self._claims = claims
-        self._results = results
+        self._settler = settler
         self._relate_all = relate
         self._leases = leases
-        self._announcer = announcer
         self._gate = gate
+        self._room = room
         self._max_attempts = max_attempts
         self._lease_seconds = lease_seconds
-        self._owed: list[Claimed] = []
-        self._owed_lock = threading.Lock()
+        self._unanswered: deque[tuple[Sequence[SegmentRequest], Sequence[str]]] = deque(maxlen=MAX_UNANSWERED)
+        self._caught_up_at = time.monotonic()
 
     def process_segment_task(
         self, job_id: str, manifestation_id: str, segment_id: str, start: int, end: int
@@ -105,73 +123,126 @@ class TaskService:
         Requests for the same segment share one claim and its outcome. A failing service or segment is an outcome
         too; whatever is raised is a bug.
         """
+        received_at = time.monotonic() - age_seconds
+        self._catch_up_now_and_then()
         groups = _group(requests)
-        try:
-            answers = self._try_claim_segment_task(list(groups.values()), age_seconds)
-        except ProcessorError as error:
-            if isinstance(error, DataError) and len(groups) > 1:
-                return self._process_each(groups, requests, age_seconds)
-            return [self._not_claimed(error)] * len(requests)
-        outcomes: dict[Key, Outcome] = {}
-        claims: dict[Key, Claimed] = {}
-        abandoned: list[Ending] = []
-        for (key, request), answer in zip(groups.items(), answers, strict=True):
-            match answer:
-                case Claimed():
-                    claims[key] = answer
-                case Abandoned(claim):
-                    claims[key] = claim
-                    abandoned.append(self._give_up(claim))
-                case _:
-                    outcomes[key] = _without_claim(request, answer)
-        ended = self._end(list(claims.values()), abandoned)
-        for key, claim in claims.items():
-            outcomes[key] = ended.get(claim.task_id) or _lost(claim)
-        return [outcomes[_key(request)] for request in requests]
-
-    def _process_each(
-        self, groups: Mapping[Key, SegmentRequest], requests: Sequence[SegmentRequest], age_seconds: float
-    ) -> list[Outcome]:
-        """One by one, so that a value which PostgreSQL refuses spoils only its own message."""
-        began = time.monotonic()
-        outcomes = {
-            key: self.process([request], age_seconds + time.monotonic() - began)[0] for key, request in groups.items()
-        }
+        with self._room.shared():
+            outcomes, suspects = self._process_together(groups, received_at)
+        if suspects:
+            with self._room.alone():
+                for key in suspects:
+                    outcomes |= self._process_alone(key, groups[key], received_at)
         return [outcomes[_key(request)] for request in requests]
 
     def give_back(self, claims: Sequence[Claimed]) -> None:
-        """Return segments that will not be worked on; no attempt is charged. Raises `OutageError`."""
-        self._results.settle([GivenBack(claim) for claim in claims])
+        """Return segments that will not be worked on; no attempt is charged. Raises `ProcessorError`."""
+        self._settler.give_back(claims)
 
-    def settle_owed(self) -> None:
-        """Give back what could not be given back while PostgreSQL was down. Raises `OutageError`."""
-        with self._owed_lock:
-            owed, self._owed = self._owed, []
+    def catch_up(self) -> None:
+        """Do what PostgreSQL could not take, as a proof that it takes a batch again. Raises `ProcessorError` if not.
+
+        Endings are written; a claim that was not answered is asked for again, and what it gives is given back.
+        """
+        self._settler.settle_owed()
+        while self._unanswered:
+            requests, tokens = self._unanswered[0]
+            answers = self._claims.claim(requests, tokens, CATCH_UP_LEASE_SECONDS)
+            self._settler.give_back([answer for answer in answers if isinstance(answer, Claimed)])
+            with suppress(IndexError):  # another thread may have caught up with it
+                self._unanswered.popleft()
+
+    def _catch_up_now_and_then(self) -> None:
+        """What a lock has kept from being written is tried again beside the work; after an outage the probe does it."""
+        now = time.monotonic()
+        if not self._settler.owes or not self._gate.is_open or now - self._caught_up_at < CATCH_UP_SECONDS:
+            return
+        self._caught_up_at = now
         try:
-            if owed:
-                self.give_back(owed)
-        except ProcessorError:
-            self._owe(owed)
-            raise
+            self._settler.settle_owed()
+        except ProcessorError as error:
+            log.info("What is owed can't be stored yet: %s", error)
 
-    def _owe(self, claims: Sequence[Claimed]) -> None:
-        with self._owed_lock:
-            self._owed += claims
+    def _process_together(
+        self, groups: Mapping[Key, SegmentRequest], received_at: float
+    ) -> tuple[dict[Key, Outcome], list[Key]]:
+        """Outcomes, and the suspects, which have none yet."""
+        try:
+            answers = self._try_claim_segment_task(list(groups.values()), received_at)
+        except ProcessorError as error:
+            if isinstance(error, DataError) and len(groups) > 1:
+                return self._process_each(groups, received_at)
+            return dict.fromkeys(groups, self._not_claimed(error)), []
+        answered = dict(zip(groups, answers, strict=True))
+        suspects = [key for key, answer in answered.items() if isinstance(answer, Suspect)]
+        without = {key: answer for key, answer in answered.items() if not isinstance(answer, Suspect)}
+        return self._end(groups, without), suspects
+
+    def _process_each(
+        self, groups: Mapping[Key, SegmentRequest], received_at: float
+    ) -> tuple[dict[Key, Outcome], list[Key]]:
+        """One by one, so that a value which PostgreSQL refuses spoils only its own message."""
+        outcomes: dict[Key, Outcome] = {}
+        suspects: list[Key] = []
+        for key, request in groups.items():
+            its_outcomes, its_suspects = self._process_together({key: request}, received_at)
+            outcomes |= its_outcomes
+            suspects += its_suspects
+        return outcomes, suspects
+
+    def _process_alone(self, key: Key, request: SegmentRequest, received_at: float) -> dict[Key, Outcome]:
+        """A suspect, while this process works on nothing else: if it dies now, it was this segment."""
+        if not self._gate.is_open:
+            return {key: Hide(OUTAGE_SECONDS, "a service is down")}
+        log.info("Segment %s of job %s is worked on alone: its last run left no ending", *key[1::-1])
+        try:
+            (answer,) = self._try_claim_segment_task([request], received_at, alone=True)
+        except ProcessorError as error:
+            return {key: self._not_claimed(error)}
+        return self._end({key: request}, {key: answer})
 
     def _try_claim_segment_task(
-        self, requests: Sequence[SegmentRequest], age_seconds: float = 0.0
+        self, requests: Sequence[SegmentRequest], received_at: float, *, alone: bool = False
     ) -> list[ClaimAnswer]:
         """Claim the rows; an answer a request. Raises what a `ClaimStore` does, for all of them."""
         for request in requests:
             log.info("Attempting to claim segment task %s", request.segment_id)
-        lease_seconds = self._lease_seconds - age_seconds
-        if lease_seconds <= 0:
-            raise TransientError("the messages waited too long to be claimed: their visibility is about to end")
-        answers = self._claims.claim(requests, lease_seconds)
+        answers = self._claim(requests, [str(uuid4()) for _ in requests], received_at, alone=alone)
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Claimed):
                 _say_claimed(request, answer)
         return answers
+
+    def _claim(
+        self, requests: Sequence[SegmentRequest], tokens: Sequence[str], received_at: float, *, alone: bool
+    ) -> list[ClaimAnswer]:
+        """All together; where a locked row does not let them, job by job and then row by row."""
+        lease_seconds = received_at + self._lease_seconds - time.monotonic()
+        if lease_seconds <= 0:
+            raise TransientError("the messages waited too long to be claimed: their visibility is about to end")
+        try:
+            return self._claims.claim(requests, tokens, lease_seconds, alone=alone)
+        except OutageError:
+            self._unanswered.append((requests, tokens))
+            raise
+        except StatementTimeoutError as error:
+            if len(requests) == 1:
+                _say(logging.WARNING, requests[0], f"is locked by somebody: {error}")
+                return [HeldElsewhere(LOCKED_SECONDS)]
+        answers: dict[str, ClaimAnswer] = {}
+        for part in _parts(requests, tokens):
+            answers |= self._claim_part(part, received_at, alone=alone)
+        return [answers[token] for token in tokens]
+
+    def _claim_part(
+        self, part: Mapping[str, SegmentRequest], received_at: float, *, alone: bool
+    ) -> dict[str, ClaimAnswer]:
+        """By token. What fails here comes back and is told then: the other parts may have been claimed already."""
+        try:
+            answers = self._claim(list(part.values()), list(part), received_at, alone=alone)
+        except ProcessorError as error:
+            log.info("A part of a batch was not claimed and comes back: %s", error)
+            return dict.fromkeys(part, HeldElsewhere(LOCKED_SECONDS))
+        return dict(zip(part, answers, strict=True))
 
     def _not_claimed(self, error: ProcessorError) -> Outcome:
         if isinstance(error, OutageError):
@@ -183,19 +254,50 @@ class TaskService:
         log.warning("Nothing was claimed, the messages come back later: %s", error)
         return Hide(retry_seconds(1), str(error))
 
-    def _end(self, claims: Sequence[Claimed], abandoned: Sequence[Ending]) -> dict[str, Outcome]:
-        """Work on the claims and settle them; an outcome a task id, none for those that were lost."""
+    def _end(self, groups: Mapping[Key, SegmentRequest], answers: Mapping[Key, ClaimAnswer]) -> dict[Key, Outcome]:
+        """Work on what was claimed and settle it; an outcome a request."""
+        outcomes: dict[Key, Outcome] = {}
+        claims: dict[Key, Claimed] = {}
+        abandoned: list[Ending] = []
+        for key, answer in answers.items():
+            match answer:
+                case Claimed():
+                    claims[key] = answer
+                case Abandoned(claim):
+                    claims[key] = claim
+                    abandoned.append(_give_up(claim))
+                case _:
+                    outcomes[key] = _without_claim(groups[key], answer)
+        ended = self._work(list(claims.values()), abandoned)
+        for key, claim in claims.items():
+            outcomes[key] = ended.get(claim.task_id) or _lost(claim)
+        return outcomes
+
+    def _work(self, claims: Sequence[Claimed], abandoned: Sequence[Ending]) -> dict[str, Outcome]:
+        """An outcome a task id, none for those that were lost."""
         if not claims:
             return {}
         self._leases.hold(claims)
         try:
             given_up = {ending.claim.task_id for ending in abandoned}
-            endings = self._relate([claim for claim in claims if claim.task_id not in given_up])
-            return self._settle([*abandoned, *endings])
+            walked = self._relate([claim for claim in claims if claim.task_id not in given_up])
+            outcomes: dict[str, Outcome] = {}
+            for chunk in _chunks([*abandoned, *walked]):
+                outcomes |= self._settler.settle([self._ending(each) for each in chunk], self._charge)
+            return outcomes
         finally:
             self._leases.release(claims)
 
-    def _relate(self, claims: Sequence[Claimed]) -> list[Ending]:
+    def _ending(self, walked: "Ending | Walked") -> Ending:
+        """A result becomes JSON only now, a chunk at a time."""
+        if not isinstance(walked, Walked):
+            return walked
+        try:
+            return Completed(walked.claim, walked.related.encode())
+        except Exception as error:  # noqa: BLE001  (the edge: a bug fails its segment, not the worker)
+            return self._charge(walked.claim, error)
+
+    def _relate(self, claims: Sequence[Claimed]) -> "list[Ending | Walked]":
         """Walk the graph for all together; when that fails, for each alone, so that only the offender is charged."""
         held = [claim for claim in claims if not self._leases.is_lost(claim)]
         if not held:
@@ -212,22 +314,17 @@ class TaskService:
                 return [self._charge(held[0], error)]
             return self._relate_each(held)
         return [
-            self._charge(claim, answer) if isinstance(answer, PermanentError) else Completed(claim, answer)
+            self._charge(claim, answer) if isinstance(answer, PermanentError) else Walked(claim, answer)
             for claim, answer in zip(held, answers, strict=True)
         ]
 
-    def _relate_each(self, claims: Sequence[Claimed]) -> list[Ending]:
-        endings: list[Ending] = []
+    def _relate_each(self, claims: Sequence[Claimed]) -> "list[Ending | Walked]":
+        endings: list[Ending | Walked] = []
         deadline = time.monotonic() + ONE_BY_ONE_SECONDS
         for claim in claims:
             goes_on = self._gate.is_open and time.monotonic() < deadline
             endings += self._relate([claim]) if goes_on else [GivenBack(claim)]
         return endings
-
-    def _give_up(self, claim: Claimed) -> Ending:
-        text = f"abandoned {claim.attempts} times: its workers died on it"
-        log.error("Segment %s of job %s has failed: %s", claim.segment_id, claim.job_id, text)
-        return Failed(claim, text)
 
     def _charge(self, claim: Claimed, error: Exception) -> Ending:
         """What a failed attempt means for its segment."""
@@ -258,33 +355,43 @@ class TaskService:
         )
         return Postponed(claim, text, seconds)
 
-    def _settle(self, endings: Sequence[Ending]) -> dict[str, Outcome]:
-        """Commit the endings; an outcome a task id that was still ours."""
-        if not endings:
-            return {}
-        try:
-            settled = self._results.settle(endings)
-        except OutageError as error:
-            self._owe([ending.claim for ending in endings])  # before a probe may look for what is owed
-            self._gate.close(error.service, error.reason)
-            return {ending.claim.task_id: Hide(OUTAGE_SECONDS, str(error)) for ending in endings}
-        except DataError as error:
-            return self._settle_each(endings, error)
-        except TransientError as error:
-            log.warning("%d results could not be stored, their segments come back: %s", len(endings), error)
-            return {ending.claim.task_id: Hide(self._lease_seconds, str(error)) for ending in endings}
-        self._announcer.submit(settled.announcements)
-        return {ending.claim.task_id: _after(ending) for ending in endings if ending.claim.task_id in settled.task_ids}
 
-    def _settle_each(self, endings: Sequence[Ending], error: DataError) -> dict[str, Outcome]:
-        """Row by row, so that one refused value spoils only its own segment, which fails with it."""
-        if len(endings) > 1:
-            return {task: outcome for ending in endings for task, outcome in self._settle([ending]).items()}
-        claim = endings[0].claim
-        if isinstance(endings[0], Completed):
-            return self._settle([self._charge(claim, error)])
-        log.error("Segment %s of job %s can't be settled: %s", claim.segment_id, claim.job_id, error)
-        return {claim.task_id: Hide(SLOWEST_RETRY_SECONDS, str(error))}
+class Walked(NamedTuple):
+    """A segment whose relations are known and not yet JSON."""
+
+    claim: Claimed
+    related: Related
+
+
+def _chunks(ended: "Sequence[Ending | Walked]") -> "Iterator[list[Ending | Walked]]":
+    """Runs whose results take about `MAX_CHUNK_BYTES` together: one, as a rule."""
+    chunk: list[Ending | Walked] = []
+    size = 0
+    for each in ended:
+        weight = each.related.size_bytes if isinstance(each, Walked) else 0
+        if chunk and size + weight > MAX_CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(each)
+        size += weight
+    if chunk:
+        yield chunk
+
+
+def _parts(requests: Sequence[SegmentRequest], tokens: Sequence[str]) -> list[dict[str, SegmentRequest]]:
+    """The requests by their tokens, job by job, or one by one when they are of one job."""
+    jobs: dict[str, dict[str, SegmentRequest]] = {}
+    for request, token in zip(requests, tokens, strict=True):
+        jobs.setdefault(request.job_id, {})[token] = request
+    if len(jobs) > 1:
+        return list(jobs.values())
+    return [{token: request} for request, token in zip(requests, tokens, strict=True)]
+
+
+def _give_up(claim: Claimed) -> Ending:
+    text = f"abandoned {claim.attempts} times: its workers died on it"
+    log.error("Segment %s of job %s has failed: %s", claim.segment_id, claim.job_id, text)
+    return Failed(claim, text)
 
 
 def _key(request: SegmentRequest) -> Key:
@@ -346,8 +453,8 @@ def _without_claim(request: SegmentRequest, answer: ClaimAnswer) -> Outcome:
             reason = f"manifestation_id: the job belongs to {manifestation_id!r}, not to {request.manifestation_id!r}"
             _say(logging.ERROR, request, f"is poison: {reason}")
             return Dead(reason, recorded=False)
-        case Claimed() | Abandoned():
-            raise AssertionError("claims are worked on")
+        case Claimed() | Abandoned() | Suspect():
+            raise AssertionError("these are worked on")
     assert_never(answer)
 
 
@@ -362,19 +469,6 @@ def _lost(claim: Claimed) -> Outcome:
         claim.job_id,
     )
     return Leave("the claim is lost")
-
-
-def _after(ending: Ending) -> Outcome:
-    match ending:
-        case Completed():
-            return Done()
-        case Failed():
-            return Dead(ending.error, recorded=True)
-        case Postponed():
-            return Hide(ending.seconds + JUST_AFTER_SECONDS, ending.error)
-        case GivenBack():
-            return Hide(OUTAGE_SECONDS, "given back")
-    assert_never(ending)
 
 
 def _printable(error: Exception) -> str:

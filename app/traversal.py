@@ -79,17 +79,31 @@ def walk(manifestation_id: str, start: int, end: int) -> Walk:
     return visits
 
 
-def encode_related(visits: Sequence[Visit], pages: Mapping[str, Page]) -> str:
-    """The result JSON (shared/spec/contract.md) of a finished walk."""
-    return f"[{','.join([pages[target].entry(low, high) for target, low, high in visits])}]"
+class RelatedTexts:
+    """What a finished walk found: of each text the page and the ranks of its segments, in the order of the visits.
+
+    The JSON of a segment with many relations takes megabytes, so it is made when there is room for it.
+    """
+
+    __slots__ = ("_entries", "size_bytes")
+
+    def __init__(self, visits: Sequence[Visit], pages: Mapping[str, Page]) -> None:
+        self._entries = [
+            (page := pages[target], page.segmentation.overlapping(low, high)) for target, low, high in visits
+        ]
+        self.size_bytes = sum([page.entry_bytes(ranks) for page, ranks in self._entries])
+
+    def encode(self) -> str:
+        """The result JSON (shared/spec/contract.md)."""
+        return f"[{','.join([page.entry(ranks) for page, ranks in self._entries])}]"
 
 
-def walk_together(starts: Sequence[Start], load: Load) -> list[str | PermanentError]:
+def walk_together(starts: Sequence[Start], load: Load) -> list[RelatedTexts | PermanentError]:
     """Drive the walks in lock-step, one `load` a level for all of them; an answer a start, in their order.
 
     A start that cannot be answered gets its error as its answer; the others go on. What `load` raises passes.
     """
-    answers: list[str | PermanentError] = [""] * len(starts)
+    answers: dict[int, RelatedTexts | PermanentError] = {}
     pages: dict[str, Page] = {}
     walks = [walk(start.manifestation_id, start.start, start.end) for start in starts]
     frontiers = {at: next(steps) for at, steps in enumerate(walks)}
@@ -101,11 +115,11 @@ def walk_together(starts: Sequence[Start], load: Load) -> list[str | PermanentEr
                 frontiers[at] = walks[at].send(pages)
             except StopIteration as finished:
                 del frontiers[at]
-                answers[at] = encode_related(finished.value, pages)
+                answers[at] = RelatedTexts(finished.value, pages)
             except PermanentError as error:
                 del frontiers[at]
                 answers[at] = error
-    return answers
+    return [answers[at] for at in range(len(starts))]
 
 
 def _needs(starts: Sequence[Start], frontiers: Mapping[int, list[str]], pages: Mapping[str, Page]) -> dict[str, int]:

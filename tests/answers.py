@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from app.traversal import RelatedTexts
 from devstack.families import Family
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -36,6 +37,12 @@ def canonical(related: list[dict[str, Any]]) -> list[dict[str, Any]]:
     The manifestations keep their order, and a segment out of order by start stays out of order, unequal.
     """
     return [{**entry, "segments": _ties_sorted(entry["segments"])} for entry in related]
+
+
+def decoded(answer: object) -> Any:
+    """The result JSON of a walk's answer, read back; a start without an answer fails the test."""
+    assert isinstance(answer, RelatedTexts), answer
+    return json.loads(answer.encode())
 
 
 def _ties_sorted(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:

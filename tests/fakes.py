@@ -27,6 +27,8 @@ from app.ports import (
     Postponed,
     SegmentRequest,
     Settled,
+    Surplus,
+    Suspect,
     Unknown,
     UnsentSegment,
 )
@@ -34,6 +36,7 @@ from tests.rows import JobRow, OutboxRow, SegmentRow
 
 OUTBOX_LEASE_SECONDS = 30
 UNFINISHED = ("QUEUED", "IN_PROGRESS", "RETRYING")
+STATUSES: dict[type, str] = {Completed: "COMPLETED", Failed: "FAILED", Postponed: "RETRYING", GivenBack: "QUEUED"}
 
 
 class FakeClock:
@@ -58,9 +61,13 @@ class FakeDatabase:
 
     # The store's side
 
-    def claim(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> list[ClaimAnswer]:
+    def claim(
+        self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, *, alone: bool = False
+    ) -> list[ClaimAnswer]:
         """An answer a request, in order."""
-        return [self._claim(request, lease_seconds) for request in requests]
+        return [
+            self._claim(request, token, lease_seconds, alone) for request, token in zip(requests, tokens, strict=True)
+        ]
 
     def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:
         """Extend the leases; the tokens that are still ours."""
@@ -78,15 +85,32 @@ class FakeDatabase:
         for segment, ending in ours:
             self._end(segment, ending)
         counted = {segment.job_id for segment, _ in ours if segment.status in ("COMPLETED", "FAILED")}
-        announcements = [self._announce(self._jobs[job_id]) for job_id in sorted(counted) if self._derive(job_id)]
-        return Settled(frozenset(segment.task_id for segment, _ in ours), tuple(announcements))
+        surpluses = []
+        for job in [self._jobs[job_id] for job_id in sorted(counted)]:
+            if self._derive(job):
+                rows = job.completed_segments + job.failed_segments
+                surpluses += [Surplus(job.job_id, job.total_segments, rows)] if rows > job.total_segments else []
+                if job.status == "COMPLETED":
+                    claims = [ending.claim for ending in endings if self._is_settled_by(ending)]
+                    self._announce(job, min(claim.token for claim in claims if claim.job_id == job.job_id))
+        settled = [ending.claim for ending in endings if self._is_settled_by(ending)]
+        tokens = [claim.token for claim in settled]
+        leased = [row for row in self._outbox.values() if row.lease_token in tokens]
+        return Settled(
+            frozenset(claim.task_id for claim in settled),
+            tuple(Announcement(row.job_id, row.manifestation_id, str(row.lease_token)) for row in leased),
+            tuple(surpluses),
+        )
 
     def lease_unsent(self, limit: int, job_id: str | None = None) -> list[Announcement]:
         """Completion messages that nobody is sending, leased to the caller."""
         free = [row for row in self._outbox.values() if row.sent_at is None and self._is_past(row.leased_until)]
         complete = [row for row in free if self._jobs[row.job_id].status == "COMPLETED"]
         mine = [row for row in complete if job_id in (None, row.job_id)]
-        return [self._announce(self._jobs[row.job_id]) for row in sorted(mine, key=lambda row: row.job_id)[:limit]]
+        return [
+            self._announce(self._jobs[row.job_id], str(uuid.uuid4()))
+            for row in sorted(mine, key=lambda row: row.job_id)[:limit]
+        ]
 
     def mark_sent(self, announcements: Sequence[Announcement]) -> None:
         """They are on the queue."""
@@ -191,6 +215,7 @@ class FakeDatabase:
         segment, job = self._segments[job_id, segment_id], self._jobs[job_id]
         before, segment.status = segment.status, "QUEUED"
         segment.claim_token = segment.lease_expires_at = segment.retry_at = None
+        segment.claimed_alone = False
         if before in ("COMPLETED", "FAILED"):
             segment.attempts = segment.send_count = 0
             segment.result_json = segment.error_message = segment.failed_at = None
@@ -201,28 +226,37 @@ class FakeDatabase:
 
     # Below: how a segment changes
 
-    def _claim(self, request: SegmentRequest, lease_seconds: float) -> ClaimAnswer:
+    def _claim(self, request: SegmentRequest, token: str, lease_seconds: float, alone: bool) -> ClaimAnswer:
         segment = self._segments.get((request.job_id, request.segment_id))
         if segment is None:
             return Unknown(self._clock() - request.sent_at_ms / 1000)
         job = self._jobs[segment.job_id]
-        answer = self._refusal(segment, job, request)
+        answer = self._refusal(segment, job, request, token)
         if answer is not None:
             return answer
+        if segment.claim_token == token:
+            return self._claimed(segment, job)
         if segment.status == "FAILED":
             self.requeue(segment.job_id, segment.segment_id)
-        is_abandoned = segment.status == "IN_PROGRESS" and segment.attempts >= self._max_attempts
-        segment.status, segment.claim_token, segment.retry_at = "IN_PROGRESS", str(uuid.uuid4()), None
+        is_suspect = segment.status == "IN_PROGRESS" and segment.claim_token is not None
+        is_abandoned = (
+            segment.status == "IN_PROGRESS" and segment.claimed_alone and segment.attempts >= self._max_attempts
+        )
+        if is_suspect and not is_abandoned and not alone:
+            return Suspect()
+        if not is_abandoned:
+            segment.attempts += not is_suspect or segment.claimed_alone
+            segment.claimed_alone = alone
+        segment.status, segment.claim_token, segment.retry_at = "IN_PROGRESS", token, None
         segment.lease_expires_at = self._clock() + lease_seconds
         if segment.span_start is None:
             segment.span_start, segment.span_end = request.start, request.end
         if is_abandoned:
             return Abandoned(self._claimed(segment, job))
-        segment.attempts += 1
         job.status = "IN_PROGRESS" if job.status == "QUEUED" else job.status
         return self._claimed(segment, job)
 
-    def _refusal(self, segment: SegmentRow, job: JobRow, request: SegmentRequest) -> ClaimAnswer | None:
+    def _refusal(self, segment: SegmentRow, job: JobRow, request: SegmentRequest, token: str) -> ClaimAnswer | None:
         if job.manifestation_id != request.manifestation_id:
             return ForeignManifestation(job.manifestation_id)
         if segment.status == "COMPLETED":
@@ -231,6 +265,8 @@ class FakeDatabase:
             return JobCancelled()
         if segment.status == "FAILED" and request.sent_at_ms / 1000 <= (segment.failed_at or 0.0):
             return AlreadyFailed(segment.error_message or "no reason was recorded")
+        if segment.status == "IN_PROGRESS" and segment.claim_token == token:
+            return None
         until = segment.retry_at if segment.status == "RETRYING" else segment.lease_expires_at
         if segment.status in ("RETRYING", "IN_PROGRESS") and until is not None and until > self._clock():
             return HeldElsewhere(until - self._clock() + 0.5)
@@ -257,7 +293,12 @@ class FakeDatabase:
         segment = self._segments[claim.job_id, claim.segment_id]
         return segment if segment.claim_token == claim.token and segment.status == "IN_PROGRESS" else None
 
+    def _is_settled_by(self, ending: Ending) -> bool:
+        segment = self._segments[ending.claim.job_id, ending.claim.segment_id]
+        return segment.settled_token == ending.claim.token and segment.status == STATUSES[type(ending)]
+
     def _end(self, segment: SegmentRow, ending: Ending) -> None:
+        segment.settled_token = ending.claim.token
         segment.claim_token = segment.lease_expires_at = segment.error_message = None
         match ending:
             case Completed():
@@ -271,21 +312,24 @@ class FakeDatabase:
                 segment.retry_at = self._clock() + ending.seconds
             case GivenBack():
                 segment.status, segment.attempts = "QUEUED", max(segment.attempts - 1, 0)
+                segment.claimed_alone = False
             case _:
                 assert_never(ending)
 
-    def _derive(self, job_id: str) -> bool:
-        """Give the job the status that its counters say; whether it is complete."""
-        job = self._jobs[job_id]
-        ended = job.completed_segments + job.failed_segments == job.total_segments
-        is_complete = job.completed_segments == job.total_segments
-        job.status = "COMPLETED" if is_complete else "FAILED" if ended else "IN_PROGRESS"
+    def _derive(self, job: JobRow) -> bool:
+        """Give the job the status that its counters and rows say; whether it has ended just now."""
+        rows = [segment for segment in self._segments.values() if segment.job_id == job.job_id]
+        has_ended = job.completed_segments + job.failed_segments >= job.total_segments and not any(
+            segment.status in UNFINISHED for segment in rows
+        )
         job.updated_at = self._clock()
-        return is_complete
+        if job.status == "COMPLETED":
+            return False
+        job.status = "IN_PROGRESS" if not has_ended else "FAILED" if job.failed_segments else "COMPLETED"
+        return has_ended
 
-    def _announce(self, job: JobRow) -> Announcement:
+    def _announce(self, job: JobRow, token: str) -> Announcement:
         known = self._outbox.get(job.job_id) or OutboxRow(job.job_id, job.manifestation_id)
-        token = str(uuid.uuid4())
         leased = replace(known, lease_token=token, leased_until=self._clock() + OUTBOX_LEASE_SECONDS, sent_at=None)
         self._outbox[job.job_id] = leased
         return Announcement(job.job_id, job.manifestation_id, token)

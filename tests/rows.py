@@ -36,6 +36,8 @@ class SegmentRow:
     error_message: str | None = None
     attempts: int = 0
     claim_token: str | None = None
+    claimed_alone: bool = False
+    settled_token: str | None = None
     lease_expires_at: float | None = None
     retry_at: float | None = None
     failed_at: float | None = None

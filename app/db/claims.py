@@ -2,7 +2,8 @@
 
 Invariant: rows are locked first, in task_id order, and classified by the statement after it, whose snapshot is
 younger than the locks; so that no answer is about a state that somebody else is just leaving
-(shared/spec/lifecycle.md, "Claim"). A claim makes a new token, and every later write is conditional on it.
+(shared/spec/lifecycle.md, "Claim"). The claimant brings a new token, by which a claim that is repeated is known, and
+every later write is conditional on it.
 """
 
 from collections.abc import Sequence
@@ -23,18 +24,21 @@ from app.ports import (
     HeldElsewhere,
     JobCancelled,
     SegmentRequest,
+    Suspect,
     Unknown,
 )
 
 # One transaction: lock; send redriven FAILED segments back to QUEUED (the table's trigger gives back what they had
 # counted); classify and claim. A row that its producer inserted after the lock was taken is claimed only if it is
 # still as it was classified: a rival may have claimed it since, or even ended it, which leaves no token either.
+# A run that left no ending is charged when its claim was alone in its process; else a neighbour may have killed it.
+# The job's row is not waited for: whoever has it locked either starts the job too, or settling starts it later.
 CLAIM: Final = """
 SELECT 1
 FROM segment_task t
 JOIN unnest(%(job_ids)s::uuid[], %(segment_ids)s::text[]) AS w (job_id, segment_id) USING (job_id, segment_id)
 ORDER BY t.task_id
-FOR UPDATE OF t;
+FOR NO KEY UPDATE OF t;
 
 UPDATE segment_task t
 SET status = 'QUEUED'
@@ -51,12 +55,13 @@ WHERE t.job_id = w.job_id
 WITH wanted AS MATERIALIZED (
     SELECT *
     FROM unnest(%(job_ids)s::uuid[], %(segment_ids)s::text[], %(manifestation_ids)s::text[],
-                %(starts)s::bigint[], %(ends)s::bigint[], %(sent_ats)s::bigint[])
-         WITH ORDINALITY AS w (job_id, segment_id, manifestation_id, span_start, span_end, sent_at_ms, position)
+                %(starts)s::bigint[], %(ends)s::bigint[], %(sent_ats)s::bigint[], %(tokens)s::uuid[])
+         WITH ORDINALITY AS w (job_id, segment_id, manifestation_id, span_start, span_end, sent_at_ms, token, position)
 ), clock AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), seen AS MATERIALIZED (
-    SELECT w.position, w.job_id, t.task_id, t.claim_token, t.status, t.error_message,
+    SELECT w.position, w.job_id, w.token, t.task_id, t.claim_token, t.claimed_alone, t.status, t.error_message,
+           t.attempts,
            coalesce(t.span_start, w.span_start) AS span_start,
            coalesce(t.span_end, w.span_end) AS span_end,
            j.manifestation_id, j.fresh_since,
@@ -69,9 +74,11 @@ WITH wanted AS MATERIALIZED (
                WHEN t.status = 'COMPLETED' THEN 'completed'
                WHEN j.cancelled_at IS NOT NULL THEN 'cancelled'
                WHEN t.status = 'FAILED' THEN 'failed'
+               WHEN t.status = 'IN_PROGRESS' AND t.claim_token = w.token THEN 'ours'
                WHEN t.status = 'IN_PROGRESS' AND t.lease_expires_at > clock.now THEN 'held'
                WHEN t.status = 'RETRYING' AND t.retry_at > clock.now THEN 'held'
-               WHEN t.status = 'IN_PROGRESS' AND t.attempts >= %(max_attempts)s THEN 'abandoned'
+               WHEN t.status = 'IN_PROGRESS' AND t.claimed_alone AND t.attempts >= %(max_attempts)s THEN 'abandoned'
+               WHEN t.status = 'IN_PROGRESS' AND t.claim_token IS NOT NULL AND NOT %(alone)s THEN 'suspect'
                ELSE 'claimed'
            END AS answer
     FROM wanted w
@@ -81,10 +88,15 @@ WITH wanted AS MATERIALIZED (
 ), claimed AS (
     UPDATE segment_task t
     SET status = 'IN_PROGRESS',
-        claim_token = gen_random_uuid(),
+        claim_token = seen.token,
         claimed_by = %(worker)s,
+        claimed_alone = CASE seen.answer WHEN 'abandoned' THEN t.claimed_alone ELSE %(alone)s END,
         lease_expires_at = clock_timestamp() + %(lease_seconds)s * interval '1 second',
-        attempts = t.attempts + (seen.answer = 'claimed')::int,
+        attempts = CASE
+            WHEN seen.answer = 'abandoned' THEN t.attempts
+            WHEN t.status = 'IN_PROGRESS' AND t.claim_token IS NOT NULL AND NOT t.claimed_alone THEN t.attempts
+            ELSE t.attempts + 1
+        END,
         retry_at = NULL,
         span_start = seen.span_start,
         span_end = seen.span_end,
@@ -94,7 +106,7 @@ WITH wanted AS MATERIALIZED (
       AND seen.answer IN ('claimed', 'abandoned')
       AND t.claim_token IS NOT DISTINCT FROM seen.claim_token
       AND t.status = seen.status
-    RETURNING t.task_id, t.claim_token, t.attempts
+    RETURNING t.task_id, t.attempts
 ), started AS (
     UPDATE root_job
     SET status = 'IN_PROGRESS', updated_at = clock_timestamp()
@@ -102,12 +114,13 @@ WITH wanted AS MATERIALIZED (
         SELECT job_id FROM root_job
         WHERE status = 'QUEUED' AND job_id IN (SELECT job_id FROM seen WHERE answer = 'claimed')
         ORDER BY job_id
-        FOR UPDATE
+        FOR NO KEY UPDATE SKIP LOCKED
     )
 )
 SELECT CASE WHEN seen.answer IN ('claimed', 'abandoned') AND claimed.task_id IS NULL THEN 'held'
             ELSE seen.answer END AS answer,
-       seen.task_id::text, claimed.claim_token::text AS token, claimed.attempts, seen.span_start, seen.span_end,
+       seen.task_id::text, seen.token::text, coalesce(claimed.attempts, seen.attempts) AS attempts,
+       seen.span_start, seen.span_end,
        seen.manifestation_id, seen.error_message, greatest(seen.held_seconds, 0) AS held_seconds,
        seen.age_seconds,
        (extract(epoch FROM least(seen.fresh_since, clock_timestamp())) * 1000000)::bigint AS fresh_since_us,
@@ -117,19 +130,32 @@ LEFT JOIN claimed USING (task_id)
 ORDER BY seen.position
 """
 
+# A row that somebody else has locked is passed over, so that one such row does not let the leases of all others run
+# out; whether its token still stands is read without its lock.
 RENEW: Final = """
-SELECT 1
-FROM segment_task t
-JOIN unnest(%(task_ids)s::uuid[]) AS w (task_id) USING (task_id)
-ORDER BY t.task_id
-FOR UPDATE OF t;
-
+WITH free AS MATERIALIZED (
+    SELECT t.task_id
+    FROM segment_task t
+    JOIN unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[]) AS w (task_id, token)
+      ON t.task_id = w.task_id AND t.claim_token = w.token
+    WHERE t.status = 'IN_PROGRESS'
+    ORDER BY t.task_id
+    FOR NO KEY UPDATE OF t SKIP LOCKED
+)
 UPDATE segment_task t
 SET lease_expires_at = clock_timestamp() + %(lease_seconds)s * interval '1 second'
-FROM unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[]) AS w (task_id, token)
-WHERE t.task_id = w.task_id AND t.claim_token = w.token AND t.status = 'IN_PROGRESS'
-RETURNING t.claim_token::text
+FROM free
+WHERE t.task_id = free.task_id;
+
+SELECT t.claim_token::text
+FROM segment_task t
+JOIN unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[]) AS w (task_id, token)
+  ON t.task_id = w.task_id AND t.claim_token = w.token
+WHERE t.status = 'IN_PROGRESS'
 """
+
+LOCK_TIMEOUT_MS: Final = 5_000
+"""How long a claim waits for a row that somebody has locked; longer than any batch of ours holds one."""
 
 _CLAIM: Final = Prepared(CLAIM)
 
@@ -142,17 +168,19 @@ class PostgresClaims:
         self._worker = worker
         self._max_attempts = max_attempts
 
-    def claim(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> list[ClaimAnswer]:
-        """An answer a request, in order; one round trip. The requests differ in (job, segment)."""
-        rows = _CLAIM.run(self._engine, self._parameters(requests, lease_seconds))
+    def claim(
+        self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, *, alone: bool = False
+    ) -> list[ClaimAnswer]:
+        """See `ClaimStore`; one round trip."""
+        rows = _CLAIM.run(self._engine, self._parameters(requests, tokens, lease_seconds, alone))
         return [_answer(request, row) for request, row in zip(requests, rows, strict=True)]
 
     def check(self) -> None:
         """See that claiming fits the tables, by a claim of nothing, which plans it for the first real one."""
-        self.claim([], lease_seconds=1.0)
+        self.claim([], [], lease_seconds=1.0)
 
     def renew(self, claims: Sequence[Claimed], lease_seconds: float) -> set[str]:
-        """Extend the leases; the tokens that are still ours."""
+        """See `ClaimStore`."""
         parameters = {
             "task_ids": [claim.task_id for claim in claims],
             "tokens": [claim.token for claim in claims],
@@ -160,8 +188,12 @@ class PostgresClaims:
         }
         return {row[0] for row in run(self._engine, RENEW, parameters)}
 
-    def _parameters(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> dict[str, Any]:
+    def _parameters(
+        self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, alone: bool
+    ) -> dict[str, Any]:
         return {
+            "tokens": list(tokens),
+            "alone": alone,
             "job_ids": [request.job_id for request in requests],
             "segment_ids": [request.segment_id for request in requests],
             "manifestation_ids": [request.manifestation_id for request in requests],
@@ -176,10 +208,12 @@ class PostgresClaims:
 
 def _answer(request: SegmentRequest, row: Any) -> ClaimAnswer:
     match row.answer:
-        case "claimed":
+        case "claimed" | "ours":
             return _claimed(request, row)
         case "abandoned":
             return Abandoned(_claimed(request, row))
+        case "suspect":
+            return Suspect()
         case "held":
             return HeldElsewhere((row.held_seconds or 0.0) + JUST_AFTER_SECONDS)
         case "completed":

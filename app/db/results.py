@@ -1,8 +1,8 @@
 """How segments end: results, failures, retries and returns, with the job's counters, in one transaction a batch.
 
-Invariant: only rows whose token still stands are changed and only those are counted; the job's status is derived in
-the UPDATE that changes its counters, on the locked row, never by counting segments (shared/spec/lifecycle.md,
-"Finish, fail, give back"). Segments are locked by task_id, then jobs by job_id.
+Invariant: only rows whose token still stands are changed and only those are counted; the job's status is derived from
+its counters under its lock (shared/spec/lifecycle.md, "Finish, fail, give back"). Segments are locked by task_id, then
+jobs by job_id.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,24 @@ from typing import Any, Final, assert_never
 from sqlalchemy import Engine
 
 from app.db.prepared import Prepared
-from app.ports import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled
+from app.ports import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 
 OUTBOX_LEASE_SECONDS: Final = 30
 """How long the finisher has to send the completion message before a sweep may."""
 
+# The results are stored before the job is locked, so that its other batches wait for an addition and not for those.
+# The last statement sees the job as it is under that lock, with all that was counted before: so whether a row is still
+# unfinished can be told there, and nowhere earlier. It answers from what was settled by these tokens, so a repeat of a
+# call whose reply was lost is answered as the first one; a completion message is leased to the token of the segment
+# that completed the job, for the same reason. NOT IN, so that rows are found by their job and not by the index of what
+# is unfinished in all jobs.
 SETTLE: Final = """
 SELECT 1
 FROM segment_task t
 JOIN unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[]) AS w (task_id, token)
   ON t.task_id = w.task_id AND t.claim_token = w.token
 ORDER BY t.task_id
-FOR UPDATE OF t;
-
-SELECT 1 FROM root_job WHERE job_id = ANY(%(ending_jobs)s::uuid[]) ORDER BY job_id FOR UPDATE;
+FOR NO KEY UPDATE OF t;
 
 WITH wanted AS MATERIALIZED (
     SELECT *
@@ -39,47 +43,75 @@ WITH wanted AS MATERIALIZED (
         attempts = CASE w.status WHEN 'QUEUED' THEN greatest(t.attempts - 1, 0) ELSE t.attempts END,
         retry_at = clock_timestamp() + w.wait_seconds * interval '1 second',
         failed_at = CASE w.status WHEN 'FAILED' THEN clock_timestamp() END,
+        settled_token = w.token,
         claim_token = NULL,
         claimed_by = NULL,
         lease_expires_at = NULL,
         updated_at = clock_timestamp()
     FROM wanted w
     WHERE t.task_id = w.task_id AND t.claim_token = w.token AND t.status = 'IN_PROGRESS'
-    RETURNING t.task_id, t.job_id, t.status
-), counted AS (
+    RETURNING t.job_id, t.status
+), counted AS MATERIALIZED (
     SELECT job_id,
            count(*) FILTER (WHERE status = 'COMPLETED') AS completed,
            count(*) FILTER (WHERE status = 'FAILED') AS failed
     FROM settled
     WHERE status IN ('COMPLETED', 'FAILED')
     GROUP BY job_id
-), jobs AS (
+), locked AS MATERIALIZED (
+    SELECT job_id FROM root_job WHERE job_id IN (SELECT job_id FROM counted) ORDER BY job_id FOR NO KEY UPDATE
+)
+UPDATE root_job j
+SET completed_segments = j.completed_segments + c.completed,
+    failed_segments = j.failed_segments + c.failed,
+    status = CASE j.status WHEN 'COMPLETED' THEN 'COMPLETED' ELSE 'IN_PROGRESS' END,
+    updated_at = clock_timestamp()
+FROM locked
+JOIN counted c USING (job_id)
+WHERE j.job_id = locked.job_id;
+
+WITH settled AS MATERIALIZED (
+    SELECT t.task_id, t.job_id, t.settled_token AS token
+    FROM segment_task t
+    JOIN unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[], %(statuses)s::text[]) AS w (task_id, token, status)
+      ON t.task_id = w.task_id AND t.settled_token = w.token AND t.status = w.status
+), ended AS (
     UPDATE root_job j
-    SET completed_segments = j.completed_segments + c.completed,
-        failed_segments = j.failed_segments + c.failed,
-        status = CASE
-            WHEN j.completed_segments + c.completed = j.total_segments THEN 'COMPLETED'
-            WHEN j.completed_segments + j.failed_segments + c.completed + c.failed = j.total_segments THEN 'FAILED'
-            ELSE 'IN_PROGRESS'
-        END,
-        updated_at = clock_timestamp()
-    FROM counted c
-    WHERE j.job_id = c.job_id
-    RETURNING j.job_id, j.manifestation_id, j.status
+    SET status = CASE j.failed_segments WHEN 0 THEN 'COMPLETED' ELSE 'FAILED' END, updated_at = clock_timestamp()
+    WHERE j.job_id = ANY(%(ending_jobs)s::uuid[])
+      AND j.status = 'IN_PROGRESS'
+      AND j.completed_segments + j.failed_segments >= j.total_segments
+      AND NOT EXISTS (
+          SELECT FROM segment_task t
+          WHERE t.job_id = j.job_id AND t.status NOT IN ('COMPLETED', 'FAILED')
+      )
+    RETURNING j.job_id, j.manifestation_id, j.status, j.total_segments, j.completed_segments + j.failed_segments AS rows
 ), announced AS (
     INSERT INTO completion_outbox AS o (job_id, manifestation_id, lease_token, leased_until)
-    SELECT job_id, manifestation_id, gen_random_uuid(),
+    SELECT e.job_id, e.manifestation_id,
+           (SELECT s.token FROM settled s WHERE s.job_id = e.job_id ORDER BY s.token LIMIT 1),
            clock_timestamp() + %(outbox_lease_seconds)s * interval '1 second'
-    FROM jobs
-    WHERE status = 'COMPLETED'
+    FROM ended e
+    WHERE e.status = 'COMPLETED'
     ON CONFLICT (job_id) DO UPDATE
     SET sent_at = NULL, lease_token = excluded.lease_token, leased_until = excluded.leased_until
     RETURNING o.job_id, o.manifestation_id, o.lease_token
+), leased AS (
+    SELECT * FROM announced
+    UNION
+    SELECT o.job_id, o.manifestation_id, o.lease_token
+    FROM completion_outbox o
+    JOIN settled s ON s.job_id = o.job_id AND s.token = o.lease_token
 )
-SELECT s.task_id::text, a.job_id::text, a.manifestation_id, a.lease_token::text
+SELECT s.task_id::text, a.job_id::text, a.manifestation_id, a.lease_token::text,
+       e.job_id::text AS ended_job_id, e.total_segments, e.rows
 FROM settled s
-LEFT JOIN announced a USING (job_id)
+LEFT JOIN leased a USING (job_id)
+LEFT JOIN ended e USING (job_id)
 """
+
+LOCK_TIMEOUT_MS: Final = 5_000
+"""How long a settling waits for a row that somebody has locked: its job's, mostly, for which its batches queue."""
 
 _SETTLE: Final = Prepared(SETTLE)
 
@@ -91,7 +123,7 @@ class PostgresResults:
         self._engine = engine
 
     def settle(self, endings: Sequence[Ending]) -> Settled:
-        """Write every ending whose token still stands, and count it; one round trip.
+        """See `ResultStore`; one round trip.
 
         A job that completes here has its outbox row in the same transaction, leased to the caller, who sends it.
         """
@@ -103,7 +135,12 @@ class PostgresResults:
             for row in rows
             if row.job_id is not None
         }
-        return Settled(frozenset(row.task_id for row in rows), tuple(announcements.values()))
+        surpluses = {
+            Surplus(row.ended_job_id, row.total_segments, row.rows)
+            for row in rows
+            if row.ended_job_id is not None and row.rows > row.total_segments
+        }
+        return Settled(frozenset(row.task_id for row in rows), tuple(announcements.values()), tuple(surpluses))
 
     def check(self) -> None:
         """See that settling fits the tables, by settling nothing, which plans it for the first real one."""

@@ -13,6 +13,7 @@ from app.ports import (
     SegmentRequest,
     Settled,
 )
+from tests.asking import ask
 from tests.tables import TableAccess
 
 MAX_ATTEMPTS = 5
@@ -34,14 +35,18 @@ class Stores:
         """A message of the job's own manifestation for [10, 20), sent `age_seconds` ago."""
         return SegmentRequest(job_id, "M", segment_id, 10, 20, int((self.tables.now() - age_seconds) * 1_000))
 
-    def claim(self, job_id: str, segment_id: str = "a", *, age_seconds: float = 0.0) -> ClaimAnswer:
+    def claim(
+        self, job_id: str, segment_id: str = "a", *, age_seconds: float = 0.0, alone: bool = False
+    ) -> ClaimAnswer:
         """The answer to one message."""
-        (answer,) = self.claims.claim([self.request(job_id, segment_id, age_seconds=age_seconds)], LEASE_SECONDS)
+        (answer,) = ask(
+            self.claims, [self.request(job_id, segment_id, age_seconds=age_seconds)], LEASE_SECONDS, alone=alone
+        )
         return answer
 
-    def take(self, job_id: str, segment_id: str = "a") -> Claimed:
+    def take(self, job_id: str, segment_id: str = "a", *, alone: bool = False) -> Claimed:
         """Claim what can be claimed."""
-        answer = self.claim(job_id, segment_id)
+        answer = self.claim(job_id, segment_id, alone=alone)
         assert isinstance(answer, Claimed)
         return answer
 

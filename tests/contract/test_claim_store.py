@@ -18,8 +18,10 @@ from app.ports import (
     HeldElsewhere,
     JobCancelled,
     Postponed,
+    Suspect,
     Unknown,
 )
+from tests.asking import ask
 from tests.contract.stores import LEASE_SECONDS, MAX_ATTEMPTS, RESULT, Stores
 
 # Claim: what can be claimed
@@ -67,7 +69,7 @@ def test_the_first_claim_stores_the_span_of_its_message_and_the_row_s_wins_later
     stores.results.settle([GivenBack(stores.take(job_id))])
     row = stores.tables.segment(job_id, "a")
     assert (row.span_start, row.span_end) == (10, 20)
-    (again,) = stores.claims.claim([replace(stores.request(job_id), start=7, end=8)], LEASE_SECONDS)
+    (again,) = ask(stores.claims, [replace(stores.request(job_id), start=7, end=8)], LEASE_SECONDS)
     assert isinstance(again, Claimed)
     assert (again.start, again.end) == (10, 20)
 
@@ -81,12 +83,65 @@ def test_the_producer_s_span_wins_over_the_message_s(stores: Stores) -> None:
     assert (row.span_start, row.span_end) == (0, 5)
 
 
-def test_a_lease_that_ran_out_is_taken_over(stores: Stores) -> None:
+def test_a_lease_that_ran_out_without_an_ending_makes_a_suspect_and_the_row_is_not_touched(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a")
+    claim = stores.take(job_id)
+    stores.tables.travel(LEASE_SECONDS + 1)
+    before = stores.tables.segment(job_id, "a")
+    assert stores.claim(job_id) == Suspect()
+    assert stores.tables.segment(job_id, "a") == before
+    assert stores.results.settle([Completed(claim, RESULT)]).task_ids == {claim.task_id}
+
+
+def test_a_suspect_is_claimed_alone_and_a_death_beside_others_is_not_charged(stores: Stores) -> None:
     job_id = stores.tables.add_job("a")
     first = stores.take(job_id)
+    for _ in range(2 * MAX_ATTEMPTS):
+        stores.tables.travel(LEASE_SECONDS + 1)
+        again = stores.take(job_id, alone=True)
+        assert (again.token == first.token, again.attempts) == (False, 1)
+        assert stores.tables.segment(job_id, "a").claimed_alone
+        stores.tables.set_segment(job_id, "a", claimed_alone=False)
+
+
+def test_a_death_that_it_was_alone_in_is_charged(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a")
+    stores.take(job_id)
     stores.tables.travel(LEASE_SECONDS + 1)
-    second = stores.take(job_id)
-    assert (second.token == first.token, second.attempts) == (False, 2)
+    assert stores.take(job_id, alone=True).attempts == 1
+    stores.tables.travel(LEASE_SECONDS + 1)
+    assert stores.claim(job_id) == Suspect()
+    assert stores.take(job_id, alone=True).attempts == 2
+
+
+def test_what_was_claimed_alone_and_ended_is_no_suspect(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a")
+    stores.take(job_id)
+    stores.tables.travel(LEASE_SECONDS + 1)
+    stores.results.settle([GivenBack(stores.take(job_id, alone=True))])
+    claim = stores.take(job_id)
+    assert (claim.attempts, stores.tables.segment(job_id, "a").claimed_alone) == (1, False)
+
+
+def test_a_claim_that_is_repeated_is_the_same_claim(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a", "b")
+    requests, tokens = [stores.request(job_id, "a"), stores.request(job_id, "b")], [str(uuid.uuid4()) for _ in "ab"]
+    first = stores.claims.claim(requests, tokens, LEASE_SECONDS)
+    before = [stores.tables.segment(job_id, name) for name in "ab"]
+    again = stores.claims.claim(requests, tokens, LEASE_SECONDS)
+    facts = [[(c.task_id, c.token, c.attempts) for c in each if isinstance(c, Claimed)] for each in (first, again)]
+    assert len(facts[0]) == 2
+    assert facts[0] == facts[1]
+    assert [stores.tables.segment(job_id, name) for name in "ab"] == before
+
+
+def test_a_claim_that_is_repeated_after_its_end_is_not_made_again(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a", "b")
+    requests, tokens = [stores.request(job_id, "a")], [str(uuid.uuid4())]
+    (claim,) = stores.claims.claim(requests, tokens, LEASE_SECONDS)
+    assert isinstance(claim, Claimed)
+    stores.results.settle([Completed(claim, RESULT)])
+    assert stores.claims.claim(requests, tokens, LEASE_SECONDS) == [AlreadyCompleted()]
 
 
 def test_in_progress_without_a_lease_is_claimed(stores: Stores) -> None:
@@ -130,8 +185,10 @@ def test_a_live_lease_holds_and_the_row_is_not_touched(stores: Stores) -> None:
 
 def test_the_workers_died_on_it_so_often_that_it_is_abandoned(stores: Stores) -> None:
     job_id = stores.tables.add_job("a")
+    stores.take(job_id)
+    stores.tables.travel(LEASE_SECONDS + 1)
     for _ in range(MAX_ATTEMPTS):
-        last = stores.take(job_id)
+        last = stores.take(job_id, alone=True)
         stores.tables.travel(LEASE_SECONDS + 1)
     answer = stores.claim(job_id)
     assert isinstance(answer, Abandoned)
@@ -140,6 +197,16 @@ def test_the_workers_died_on_it_so_often_that_it_is_abandoned(stores: Stores) ->
     assert isinstance(stores.claim(job_id), HeldElsewhere)
     assert stores.results.settle([Failed(answer.claim, "abandoned")]).task_ids == {last.task_id}
     assert stores.counters(job_id) == (0, 1, "FAILED")
+
+
+def test_a_worker_that_dies_while_it_gives_up_charges_nothing_and_changes_nothing(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a")
+    stores.tables.set_segment(job_id, "a", status="IN_PROGRESS", attempts=MAX_ATTEMPTS, claimed_alone=True)
+    for _ in range(3):
+        answer = stores.claim(job_id)
+        assert isinstance(answer, Abandoned)
+        assert answer.claim.attempts == MAX_ATTEMPTS
+        stores.tables.travel(LEASE_SECONDS + 1)
 
 
 @pytest.mark.parametrize("status", ["QUEUED", "RETRYING"])
@@ -192,7 +259,7 @@ def test_a_younger_message_of_another_manifestation_revives_nothing(stores: Stor
     stores.fail(job_id)
     stores.tables.travel(100)
     request = replace(stores.request(job_id), manifestation_id="another")
-    assert stores.claims.claim([request], LEASE_SECONDS) == [ForeignManifestation("M")]
+    assert ask(stores.claims, [request], LEASE_SECONDS) == [ForeignManifestation("M")]
     assert stores.counters(job_id) == (0, 1, "FAILED")
     assert stores.tables.segment(job_id, "a").status == "FAILED"
 
@@ -210,7 +277,7 @@ def test_a_foreign_manifestation_is_told_the_job_s(stores: Stores) -> None:
     stores.complete(job_id, "b")
     before = stores.tables.segment(job_id, "a")
     requests = [replace(stores.request(job_id, name), manifestation_id="another") for name in ("a", "b")]
-    assert stores.claims.claim(requests, LEASE_SECONDS) == [ForeignManifestation("M")] * 2
+    assert ask(stores.claims, requests, LEASE_SECONDS) == [ForeignManifestation("M")] * 2
     assert stores.tables.segment(job_id, "a") == before
 
 
@@ -236,14 +303,17 @@ def test_a_cancelled_job_gives_no_work_and_revives_nothing(stores: Stores) -> No
 
 @pytest.mark.parametrize("seed", range(5))
 def test_answers_stand_in_the_order_of_the_requests(stores: Stores, seed: int) -> None:
-    job_id = stores.tables.add_job("queued", "held", "retrying", "completed", "failed", "revived", "abandoned")
+    job_id = stores.tables.add_job(
+        "queued", "held", "retrying", "completed", "failed", "revived", "abandoned", "suspect"
+    )
     stores.fail(job_id, "revived")
     stores.tables.travel(100)
     stores.fail(job_id, "failed")
     stores.complete(job_id, "completed")
     stores.results.settle([Postponed(stores.take(job_id, "retrying"), "too slow", 500.0)])
     stores.take(job_id, "held")
-    stores.tables.set_segment(job_id, "abandoned", status="IN_PROGRESS", attempts=MAX_ATTEMPTS)
+    stores.tables.set_segment(job_id, "abandoned", status="IN_PROGRESS", attempts=MAX_ATTEMPTS, claimed_alone=True)
+    stores.tables.set_segment(job_id, "suspect", status="IN_PROGRESS", claim_token=str(uuid.uuid4()))
     expected = {
         "queued": Claimed,
         "held": HeldElsewhere,
@@ -252,20 +322,21 @@ def test_answers_stand_in_the_order_of_the_requests(stores: Stores, seed: int) -
         "failed": AlreadyFailed,
         "revived": Claimed,
         "abandoned": Abandoned,
+        "suspect": Suspect,
         "missing": Unknown,
     }
-    names = random.Random(seed).sample(sorted(expected), k=len(expected))
-    answers = stores.claims.claim([stores.request(job_id, name, age_seconds=50) for name in names], LEASE_SECONDS)
-    assert [type(answer) for answer in answers] == [expected[name] for name in names]
+    wanted = random.Random(seed).sample(sorted(expected), k=len(expected))
+    answers = ask(stores.claims, [stores.request(job_id, name, age_seconds=50) for name in wanted], LEASE_SECONDS)
+    assert [type(answer) for answer in answers] == [expected[name] for name in wanted]
     assert [a.segment_id for a in answers if isinstance(a, Claimed)] == [
-        name for name in names if expected[name] is Claimed
+        name for name in wanted if expected[name] is Claimed
     ]
 
 
 def test_segments_of_several_jobs_are_kept_apart(stores: Stores) -> None:
     jobs = [stores.tables.add_job("a", "b"), stores.tables.add_job("a", "b")]
     stores.complete(jobs[1], "a")
-    answers = stores.claims.claim([stores.request(job_id) for job_id in jobs], LEASE_SECONDS)
+    answers = ask(stores.claims, [stores.request(job_id) for job_id in jobs], LEASE_SECONDS)
     assert [type(answer) for answer in answers] == [Claimed, AlreadyCompleted]
     assert stores.counters(jobs[0]) == (0, 0, "IN_PROGRESS")
 
@@ -273,7 +344,7 @@ def test_segments_of_several_jobs_are_kept_apart(stores: Stores) -> None:
 def test_a_foreign_message_in_the_batch_does_not_disturb_its_twin(stores: Stores) -> None:
     job_id = stores.tables.add_job("a")
     foreign = replace(stores.request(job_id), manifestation_id="another")
-    answers = stores.claims.claim([foreign, stores.request(job_id), foreign], LEASE_SECONDS)
+    answers = ask(stores.claims, [foreign, stores.request(job_id), foreign], LEASE_SECONDS)
     assert [type(answer) for answer in answers] == [ForeignManifestation, Claimed, ForeignManifestation]
 
 
@@ -282,7 +353,7 @@ def test_every_claim_has_a_token_of_its_own(stores: Stores) -> None:
     requests = [stores.request(job_id, name) for name in "abc"]
     tokens = []
     for _ in range(3):
-        answers = stores.claims.claim(requests, LEASE_SECONDS)
+        answers = ask(stores.claims, requests, LEASE_SECONDS, alone=True)
         tokens += [answer.token for answer in answers if isinstance(answer, Claimed)]
         stores.tables.travel(LEASE_SECONDS + 1)
     assert (len(tokens), len(set(tokens))) == (9, 9)
@@ -305,7 +376,7 @@ def test_a_renewed_lease_holds_longer(stores: Stores) -> None:
     assert stores.claims.renew([renewed], LEASE_SECONDS) == {renewed.token}
     stores.tables.travel(200)
     assert isinstance(stores.claim(job_id, "a"), HeldElsewhere)
-    assert stores.take(job_id, "b").token != other.token
+    assert stores.take(job_id, "b", alone=True).token != other.token
 
 
 def test_a_token_stays_valid_until_somebody_else_claims(stores: Stores) -> None:
@@ -323,7 +394,7 @@ def test_only_live_tokens_are_renewed(stores: Stores) -> None:
     lost, ended, kept = (stores.take(job_id, name) for name in ("lost", "ended", "kept"))
     stores.results.settle([Completed(ended, RESULT)])
     stores.tables.travel(LEASE_SECONDS + 1)
-    stores.take(job_id, "lost")
+    stores.take(job_id, "lost", alone=True)
     before = [stores.tables.segment(job_id, name) for name in ("lost", "ended")]
     assert stores.claims.renew([ended, kept, lost], LEASE_SECONDS + 500) == {kept.token}
     assert [stores.tables.segment(job_id, name) for name in ("lost", "ended")] == before

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from app.errors import DataError
-from app.ports import Claimed, Completed, Ending, Failed, GivenBack, Postponed, Settled
+from app.ports import Claimed, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 from tests.contract.stores import LEASE_SECONDS, RESULT, Stores
 
 ENDINGS: dict[str, Callable[[Claimed], Ending]] = {
@@ -71,9 +71,9 @@ def test_a_token_that_is_gone_changes_and_counts_nothing(
     stale = stores.take(job_id)
     if is_taken_over:
         stores.tables.travel(LEASE_SECONDS + 1)
-        stores.take(job_id)
+        stores.take(job_id, alone=True)
     else:
-        stores.results.settle([GivenBack(stale)])
+        stores.tables.requeue(job_id, "a")
     before = stores.tables.segment(job_id, "a"), stores.tables.job(job_id)
     assert stores.results.settle([make_ending(stale)]) == Settled(frozenset())
     assert (stores.tables.segment(job_id, "a"), stores.tables.job(job_id)) == before
@@ -81,15 +81,17 @@ def test_a_token_that_is_gone_changes_and_counts_nothing(
 
 
 @every_ending
-@pytest.mark.parametrize("first", [Completed, Failed])
+@pytest.mark.parametrize("first", ENDINGS)
 def test_what_has_ended_is_not_ended_again(
-    stores: Stores, make_ending: Callable[[Claimed], Ending], first: type[Completed | Failed]
+    stores: Stores, make_ending: Callable[[Claimed], Ending], first: str
 ) -> None:
+    """The same ending again is answered as settled, since it is; another one is not."""
     job_id = stores.tables.add_job("a", "b")
     claim = stores.take(job_id)
-    stores.results.settle([first(claim, RESULT)])
+    stores.results.settle([ENDINGS[first](claim)])
     before = stores.tables.segment(job_id, "a"), stores.tables.job(job_id)
-    assert stores.results.settle([make_ending(claim)]) == Settled(frozenset())
+    is_the_same = make_ending is ENDINGS[first]
+    assert stores.results.settle([make_ending(claim)]) == Settled(frozenset({claim.task_id} if is_the_same else ()))
     assert (stores.tables.segment(job_id, "a"), stores.tables.job(job_id)) == before
 
 
@@ -111,7 +113,7 @@ def test_a_stale_token_in_the_batch_takes_nothing_from_the_others(stores: Stores
     job_id = stores.tables.add_job("a", "b", "c")
     stale = stores.take(job_id, "a")
     stores.tables.travel(LEASE_SECONDS + 1)
-    stores.take(job_id, "a")
+    stores.take(job_id, "a", alone=True)
     done, failed = stores.take(job_id, "b"), stores.take(job_id, "c")
     settled = stores.results.settle([Completed(stale, "[]"), Completed(done, RESULT), Failed(failed, "gone")])
     assert settled == Settled(frozenset({done.task_id, failed.task_id}))
@@ -165,6 +167,47 @@ def test_more_segments_than_rows_leave_the_job_open(stores: Stores) -> None:
     stores.complete(job_id, "a")
     assert stores.counters(job_id) == (1, 0, "IN_PROGRESS")
     assert stores.tables.completion(job_id) is None
+
+
+@pytest.mark.parametrize("total", [0, 1, 2])
+def test_more_rows_than_counted_end_with_their_job(stores: Stores, total: int) -> None:
+    job_id = stores.tables.add_job("a", "b", "c", total=total)
+    for name in "ab":
+        settled = stores.complete(job_id, name)
+        assert (settled.announcements, settled.surpluses) == ((), ())
+        assert stores.counters(job_id)[2] == "IN_PROGRESS"
+    settled = stores.complete(job_id, "c")
+    assert stores.counters(job_id) == (3, 0, "COMPLETED")
+    assert [each.job_id for each in settled.announcements] == [job_id]
+    assert settled.surpluses == (Surplus(job_id, total, 3),)
+
+
+def test_a_failed_surplus_fails_its_job(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a", "b", total=1)
+    stores.complete(job_id, "a")
+    stores.fail(job_id, "b")
+    assert stores.counters(job_id) == (1, 1, "FAILED")
+    assert stores.tables.completion(job_id) is None
+
+
+def test_a_row_that_comes_after_its_job_was_completed_ends_too(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a", "b", total=1)
+    stores.complete(job_id, "a")
+    stores.tables.set_job(job_id, status="COMPLETED")
+    assert stores.complete(job_id, "b").announcements == ()
+    assert stores.counters(job_id) == (2, 0, "COMPLETED")
+
+
+def test_a_settling_that_is_repeated_announces_its_job_as_the_first_time(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a", "b")
+    endings = [Completed(stores.take(job_id, name), RESULT) for name in "ab"]
+    first = stores.results.settle(endings)
+    before = stores.tables.job(job_id), stores.tables.completion(job_id)
+    assert len(first.announcements) == 1
+    assert stores.results.settle(endings) == first
+    assert (stores.tables.job(job_id), stores.tables.completion(job_id)) == before
+    stores.outbox.mark_sent(first.announcements)
+    assert stores.results.settle(endings) == Settled(first.task_ids)
 
 
 @pytest.mark.parametrize("result", ["{", '["\\u0000"]'])

@@ -11,6 +11,7 @@ from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.db.results import PostgresResults
 from app.ports import ClaimAnswer, Claimed, Completed, Failed, SegmentRequest, Settled
+from tests.asking import ask
 
 LEASE_SECONDS = 60.0
 RESULT = '[{"manifestation_id": "other", "segments": [{"segment_id": "o1", "span": {"start": 0, "end": 9}}]}]'
@@ -43,7 +44,7 @@ def make_job(engine: Engine, count: int, manifestation_id: str = "m") -> str:
 def claim(engine: Engine, job_id: str, ids: Sequence[str], *, sent_at_ms: int = 0) -> list[ClaimAnswer]:
     """What the worker's claim answers for these segments."""
     requests = [SegmentRequest(job_id, "m", segment_id, 0, 10, sent_at_ms) for segment_id in ids]
-    return PostgresClaims(engine, "test", 5).claim(requests, LEASE_SECONDS)
+    return ask(PostgresClaims(engine, "test", 5), requests, LEASE_SECONDS)
 
 
 def claimed(engine: Engine, job_id: str, ids: Sequence[str]) -> list[Claimed]:

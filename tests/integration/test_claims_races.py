@@ -35,6 +35,7 @@ from app.ports import (
     SegmentRequest,
 )
 from devstack import Stack
+from tests.asking import ask
 from tests.endstate import problems
 from tests.tables import Tables, migrated_database
 
@@ -105,7 +106,7 @@ def test_the_last_two_segments_end_at_the_same_moment(
     began = time.monotonic()
     for number in range(ROUNDS):
         job_id = tables.add_job("a", "b")
-        first, second = claims_in(stores[0].claim(requests(tables, job_id, "ab"), LEASE_SECONDS))
+        first, second = claims_in(ask(stores[0], requests(tables, job_id, "ab"), LEASE_SECONDS))
         endings: list[Ending] = [
             Failed(first, "gone") if number % 3 == 2 else Completed(first, "[]"),
             Completed(second, "[]") if number % 3 == 0 else Failed(second, "gone"),
@@ -132,7 +133,7 @@ def test_each_segment_is_claimed_by_exactly_one(engine: Engine, tables: Tables, 
         batches = [requests(tables, job_id, order) for order in orders]
         answers = race(
             *(
-                lambda at=at, batch=batch: PostgresClaims(engine, f"worker-{at}", 5).claim(batch, LEASE_SECONDS)
+                lambda at=at, batch=batch: ask(PostgresClaims(engine, f"worker-{at}", 5), batch, LEASE_SECONDS)
                 for at, batch in enumerate(batches)
             )
         )
@@ -164,11 +165,11 @@ def test_a_run_that_ends_while_it_is_taken_over(
     for _ in range(40):
         job_id = tables.add_job("a", "b")
         batch = requests(tables, job_id, "a")
-        (claim,) = claims_in(claims.claim(batch, LEASE_SECONDS))
+        (claim,) = claims_in(ask(claims, batch, LEASE_SECONDS))
         tables.travel(LEASE_SECONDS + 1)
         settled, answers = race(
             lambda claim=claim: results.settle([make_ending(claim)]),
-            lambda batch=batch: claims.claim(batch, LEASE_SECONDS),
+            lambda batch=batch: ask(claims, batch, LEASE_SECONDS),
         )
         (answer,) = answers
         row = tables.segment(job_id, "a")
@@ -185,11 +186,11 @@ def test_a_renewal_never_takes_a_lease_back(engine: Engine, tables: Tables, race
     for _ in range(40):
         job_id = tables.add_job("a")
         batch = requests(tables, job_id, "a")
-        (claim,) = claims_in(claims.claim(batch, LEASE_SECONDS))
+        (claim,) = claims_in(ask(claims, batch, LEASE_SECONDS))
         tables.travel(LEASE_SECONDS + 1)
         kept, answers = race(
             lambda claim=claim: claims.renew([claim], LEASE_SECONDS),
-            lambda batch=batch: claims.claim(batch, LEASE_SECONDS),
+            lambda batch=batch: ask(claims, batch, LEASE_SECONDS),
         )
         assert (kept == {claim.token}) == (claims_in(answers) == [])
 
@@ -198,10 +199,10 @@ def test_a_redriven_segment_is_revived_once(engine: Engine, tables: Tables, race
     claims, results = PostgresClaims(engine, "worker", 5), PostgresResults(engine)
     for _ in range(40):
         job_id = tables.add_job("a", "b")
-        results.settle([Failed(c, "x") for c in claims_in(claims.claim(requests(tables, job_id, "ab"), 9.0))])
+        results.settle([Failed(c, "x") for c in claims_in(ask(claims, requests(tables, job_id, "ab"), 9.0))])
         tables.travel(100)
         batches = [requests(tables, job_id, order, age_ms=0) for order in ("ab", "ba", "ab", "ba")]
-        answers = race(*(lambda batch=batch: claims.claim(batch, LEASE_SECONDS) for batch in batches))
+        answers = race(*(lambda batch=batch: ask(claims, batch, LEASE_SECONDS) for batch in batches))
         won = [claim for one in answers for claim in claims_in(one)]
         assert (len(won), {claim.attempts for claim in won}) == (2, {1})
         assert (tables.job(job_id).failed_segments, tables.job(job_id).status) == (0, "IN_PROGRESS")
@@ -212,11 +213,11 @@ def test_a_job_is_cancelled_while_its_segments_end_and_are_claimed(engine: Engin
     claims, results = PostgresClaims(engine, "worker", 5), PostgresResults(engine)
     for _ in range(40):
         job_id = tables.add_job("a", "b")
-        (claim,) = claims_in(claims.claim(requests(tables, job_id, "a"), LEASE_SECONDS))
+        (claim,) = claims_in(ask(claims, requests(tables, job_id, "a"), LEASE_SECONDS))
         batch = requests(tables, job_id, "b")
         settled, answers, _ = race(
             lambda claim=claim: results.settle([Completed(claim, "[1]")]),
-            lambda batch=batch: claims.claim(batch, LEASE_SECONDS),
+            lambda batch=batch: ask(claims, batch, LEASE_SECONDS),
             lambda job_id=job_id: PostgresRepairs(engine).cancel(job_id),
         )
         late = results.settle([Completed(each, "[1]") for each in claims_in(answers)])
@@ -224,7 +225,7 @@ def test_a_job_is_cancelled_while_its_segments_end_and_are_claimed(engine: Engin
         statuses = {row.segment_id: row.status for row in tables.segments(job_id)}
         assert statuses == {"a": "COMPLETED" if settled.task_ids else "FAILED", "b": "FAILED"}
         assert tables.job(job_id).status == "FAILED"
-        assert claims.claim(batch, LEASE_SECONDS) == [JobCancelled()]
+        assert ask(claims, batch, LEASE_SECONDS) == [JobCancelled()]
     assert problems(engine) == []
 
 
@@ -234,7 +235,7 @@ def test_a_completion_is_leased_to_exactly_one(engine: Engine, tables: Tables, r
         tables.empty()
         jobs = [tables.add_job("a") for _ in range(12)]
         wanted = [request for job_id in jobs for request in requests(tables, job_id, "a")]
-        PostgresResults(engine).settle([Completed(c, "[]") for c in claims_in(claims.claim(wanted, LEASE_SECONDS))])
+        PostgresResults(engine).settle([Completed(c, "[]") for c in claims_in(ask(claims, wanted, LEASE_SECONDS))])
         tables.travel(100)
         leased = race(*(lambda: outbox.lease_unsent(100) for _ in range(WORKERS)))
         assert Counter(each.job_id for one in leased for each in one) == Counter(jobs)
@@ -279,7 +280,7 @@ class Worker:
         left, ended = list(offered), 0
         while left:
             batch = self._random.sample(left, min(10, len(left)))
-            answers = self._claims.claim(batch, LEASE_SECONDS)
+            answers = ask(self._claims, batch, LEASE_SECONDS)
             done = {
                 (request.job_id, request.segment_id)
                 for request, answer in zip(batch, answers, strict=True)

@@ -17,6 +17,7 @@ from app.outage import Gate
 from app.ports import Announcement, Claimed, Completed, SegmentRequest
 from app.sqs import Queue
 from app.stopping import Stop
+from tests.asking import ask
 from tests.conftest import Queues
 from tests.integration.test_sqs import receive_all
 from tests.worker import wait_until
@@ -62,7 +63,7 @@ def make_job(engine: Engine, *segments: str, with_spans: bool = True) -> str:
 
 def complete(engine: Engine, job: str, *segments: str) -> tuple[Announcement, ...]:
     requests = [SegmentRequest(job, "M", segment, 1, 5, int(time.time() * 1000)) for segment in segments]
-    claims = PostgresClaims(engine, "w", 5).claim(requests, 60)
+    claims = ask(PostgresClaims(engine, "w", 5), requests, 60)
     endings = [Completed(claim, "[]") for claim in claims if isinstance(claim, Claimed)]
     return PostgresResults(engine).settle(endings).announcements
 

@@ -17,6 +17,7 @@ from app.db.postgres import run
 from app.db.results import PostgresResults
 from app.errors import TransientError
 from app.ports import AlreadyCompleted, ClaimAnswer, Claimed, Completed, GivenBack, HeldElsewhere, SegmentRequest
+from tests.asking import ask
 from tests.endstate import problems
 from tests.tables import Tables
 from tests.worker import wait_until
@@ -79,7 +80,7 @@ def add_job(engine: Engine, job_id: str, total: int) -> None:
 
 def claim(engine: Engine, *wanted: tuple[str, str], worker: str = "worker") -> list[ClaimAnswer]:
     requests = [SegmentRequest(job_id, "M", segment_id, 0, 1, sent_at_ms=0) for job_id, segment_id in wanted]
-    return PostgresClaims(engine, worker, 5).claim(requests, LEASE_SECONDS)
+    return ask(PostgresClaims(engine, worker, 5), requests, LEASE_SECONDS)
 
 
 def take(engine: Engine, *wanted: tuple[str, str]) -> list[Claimed]:
@@ -96,17 +97,12 @@ def claim_both(engine: Engine, job_id: str) -> Callable[[], object]:
     return lambda: claim(engine, (job_id, "a"), (job_id, "b"))
 
 
-def renew_both(engine: Engine, job_id: str) -> Callable[[], object]:
-    claims = take(engine, (job_id, "a"), (job_id, "b"))
-    return lambda: PostgresClaims(engine, "worker", 5).renew(claims, LEASE_SECONDS)
-
-
 def complete_both(engine: Engine, job_id: str) -> Callable[[], object]:
     claims = take(engine, (job_id, "a"), (job_id, "b"))
     return lambda: PostgresResults(engine).settle([Completed(each, "[]") for each in claims])
 
 
-@pytest.mark.parametrize("prepare", [claim_both, renew_both, complete_both])
+@pytest.mark.parametrize("prepare", [claim_both, complete_both])
 def test_segments_are_locked_by_task_id(
     engine: Engine, start: Callable[..., Future[Any]], prepare: Callable[[Engine, str], Callable[[], object]]
 ) -> None:
@@ -144,16 +140,69 @@ def test_jobs_are_locked_by_job_id_when_segments_end(engine: Engine, start: Call
     assert len(done.result().announcements) == len(JOBS)
 
 
-def test_jobs_are_locked_by_job_id_when_their_first_segment_is_claimed(
-    engine: Engine, start: Callable[..., Future[Any]]
-) -> None:
+def test_a_job_that_somebody_has_locked_is_started_by_its_first_ending(engine: Engine) -> None:
+    """A claim waits for no job."""
     wanted = add_jobs(engine)
+    tables = Tables(engine)
     with transaction(engine) as bystander:
         lock(bystander, "root_job", JOBS[0])
-        done = start(claim, engine, *wanted)
+        claims = take(engine, *wanted)
+        assert [tables.job(job_id).status for job_id in JOBS] == ["QUEUED"] + ["IN_PROGRESS"] * (len(JOBS) - 1)
+    assert len(PostgresResults(engine).settle([Completed(each, "[]") for each in claims]).announcements) == len(JOBS)
+    assert {tables.job(job_id).status for job_id in JOBS} == {"COMPLETED"}
+
+
+def test_results_are_stored_before_the_job_is_locked(engine: Engine, start: Callable[..., Future[Any]]) -> None:
+    """While large results are stored, the job's other batches can be counted."""
+    job_id = Tables(engine).add_job("a", "b")
+    first, second = take(engine, (job_id, "a"), (job_id, "b"))
+    run(
+        engine,
+        "CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NEW; END$$;"
+        " CREATE TRIGGER be_slow BEFORE UPDATE OF result_json ON segment_task"
+        " FOR EACH ROW WHEN (NEW.segment_id = 'a') EXECUTE FUNCTION be_slow()",
+    )
+    with transaction(engine) as bystander:
+        bystander.exec_driver_sql("SELECT pg_advisory_xact_lock(4711)")
+        slow = start(PostgresResults(engine).settle, [Completed(first, "[]")])
         wait_for_one_behind(engine, bystander)
-        assert [job_id for job_id in JOBS if not is_locked(engine, "root_job", job_id)] == []
-    assert all(isinstance(answer, Claimed) for answer in done.result())
+        assert not is_locked(engine, "root_job", job_id)
+        assert PostgresResults(engine).settle([Completed(second, "[]")]).task_ids == {second.task_id}
+    assert slow.result().announcements
+    assert problems(engine) == []
+
+
+# What others have locked
+
+
+def test_a_producer_s_open_insert_holds_nobody_up(engine: Engine) -> None:
+    """Its foreign key holds the job's key, which nobody of us changes."""
+    tables = Tables(engine)
+    job_id = tables.add_job("a", "b", total=3)
+    with transaction(engine) as producer:
+        producer.exec_driver_sql(
+            "INSERT INTO segment_task (job_id, segment_id, status) VALUES (%(job)s, 'c', 'QUEUED')", {"job": job_id}
+        )
+        claims = take(engine, (job_id, "a"), (job_id, "b"))
+        assert tables.job(job_id).status == "IN_PROGRESS"
+        assert PostgresResults(engine).settle([Completed(each, "[]") for each in claims]).task_ids
+        assert tables.job(job_id).completed_segments == 2
+    assert PostgresResults(engine).settle([Completed(each, "[]") for each in take(engine, (job_id, "c"))]).announcements
+
+
+def test_a_lease_is_renewed_beside_a_row_that_somebody_has_locked(engine: Engine) -> None:
+    tables = Tables(engine)
+    job_id = tables.add_job("locked", "free")
+    claims = take(engine, (job_id, "locked"), (job_id, "free"))
+    before = {name: tables.segment(job_id, name).lease_expires_at for name in ("locked", "free")}
+    with transaction(engine) as bystander:
+        lock(bystander, "segment_task", claims[0].task_id)
+        kept = PostgresClaims(engine, "worker", 5).renew(claims, LEASE_SECONDS + 500)
+    assert kept == {claim.token for claim in claims}
+    after = {name: tables.segment(job_id, name).lease_expires_at for name in ("locked", "free")}
+    assert after["locked"] == before["locked"]
+    assert (after["free"] or 0) > (before["free"] or 0) + 400
 
 
 # What a wait may change

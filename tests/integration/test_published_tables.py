@@ -13,6 +13,7 @@ from app.db.models import JOB_STATUSES, SEGMENT_STATUSES
 from app.db.results import PostgresResults
 from app.ports import Claimed, Completed, Ending, Failed, Postponed, SegmentRequest
 from devstack import Stack
+from tests.asking import ask
 from tests.endstate import problems
 from tests.tables import Tables, migrated_database
 
@@ -45,7 +46,7 @@ def sql(engine: Engine, statement: str, **parameters: Any) -> list[Any]:
 
 def claim(engine: Engine, job_id: str, *names: str) -> list[Claimed]:
     requests = [SegmentRequest(job_id, "M", name, 0, 1, sent_at_ms=0) for name in names]
-    answers = PostgresClaims(engine, "worker", 5).claim(requests, 1_000.0)
+    answers = ask(PostgresClaims(engine, "worker", 5), requests, 1_000.0)
     return [answer for answer in answers if isinstance(answer, Claimed)]
 
 

@@ -6,6 +6,7 @@ hundreds of seconds, and no wait, lease or message's age ends near one.
 """
 
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -178,7 +179,8 @@ class Lives(RuleBasedStateMachine):
         self.segments: list[tuple[Pair[str], str]] = []
         self.claims: list[Pair[Claimed]] = []
         self.announcements: list[Pair[Announcement]] = []
-        self.tokens: dict[str | None, str | None] = {None: None}
+        self.tokens: dict[str | None, str | None] = {}
+        self.last_claim: tuple[list[tuple[Pair[str], str]], list[str], bool] = ([], [], False)
         self.completed_once: set[str] = set()
         self.results_made = 0
         self.rows = Rows({}, {}, {})
@@ -204,13 +206,29 @@ class Lives(RuleBasedStateMachine):
         worker=st.integers(0, 1),
         age_seconds=st.sampled_from(AGES_SECONDS),
         after_seconds=st.sampled_from(PAUSES_SECONDS),
+        alone=st.booleans(),
     )
-    def claim_some(self, data: st.DataObject, worker: int, age_seconds: int, after_seconds: int) -> None:
+    def claim_some(self, data: st.DataObject, worker: int, age_seconds: int, after_seconds: int, alone: bool) -> None:
         self.travel(after_seconds)
         known = st.sampled_from(self.segments)
         missing = st.tuples(st.sampled_from(self.jobs), st.just("missing"))
         wanted = data.draw(st.lists(known | known | missing, min_size=1, max_size=5, unique_by=key_of))
-        self.claim(wanted, worker, age_seconds)
+        self.claim(wanted, worker, age_seconds, alone=alone)
+
+    @rule()
+    def repeat_the_last_claim(self) -> None:
+        """As after a reply that was lost: what was claimed is claimed, and charged once."""
+        before = Rows.read(self.tables)
+        wanted, tokens, alone = self.last_claim
+        real = [request(job.real, name, self.tables.now() - 5_050) for job, name in wanted]
+        model = [request(job.model, name, self.model.now() - 5_050) for job, name in wanted]
+        held = {token: row.attempts for row in before.segments.values() if (token := row.claim_token) in tokens}
+        answers = self.workers[0].claim(real, tokens, LEASE_SECONDS, alone=alone)
+        expected = self.model.claim(model, tokens, LEASE_SECONDS, alone=alone)
+        for answer, each in zip(answers, expected, strict=True):
+            assert type(answer) is type(each)
+            if isinstance(answer, Claimed):
+                assert answer.attempts == held.get(answer.token, answer.attempts)
 
     @rule(kinds=st.lists(st.sampled_from(KINDS), min_size=9, max_size=9), after_seconds=st.sampled_from(PAUSES_SECONDS))
     def work_on_all(self, kinds: list[str], after_seconds: int) -> None:
@@ -219,10 +237,10 @@ class Lives(RuleBasedStateMachine):
         self.claim(self.segments, 0, age_seconds=250)
         self.settle(kinds, self.claims[before:])
 
-    @rule(times=st.integers(1, MAX_ATTEMPTS))
-    def die_on_all(self, times: int) -> None:
+    @rule(times=st.integers(1, MAX_ATTEMPTS), alone=st.booleans())
+    def die_on_all(self, times: int, alone: bool) -> None:
         for _ in range(times):
-            self.claim(self.segments, 1, age_seconds=5_050)
+            self.claim(self.segments, 1, age_seconds=5_050, alone=alone)
             self.travel(1_000)
 
     @precondition(lambda self: self.claims)
@@ -232,7 +250,7 @@ class Lives(RuleBasedStateMachine):
         current = self.current(pairs)
         kept = self.workers[0].renew([pair.real for pair in pairs], LEASE_SECONDS)
         expected = self.model.renew([pair.model for pair in pairs], LEASE_SECONDS)
-        assert {self.tokens[token] for token in kept} == expected
+        assert kept == expected
         assert kept == {claim.token for claim in current}
         self.nothing_may_change = not current
 
@@ -311,12 +329,12 @@ class Lives(RuleBasedStateMachine):
             completion, expected = rows.completions.get(job.real), self.model.completion(job.model)
             assert (completion is None) == (expected is None)
             if completion and expected:
-                known = replace(completion, lease_token=self.tokens[completion.lease_token])
+                token = completion.lease_token
+                known = replace(completion, lease_token=self.tokens.get(token, token))
                 assert outbox_facts(known) == outbox_facts(expected)
         model_ids = {job.real: job.model for job in self.jobs}
         for (job_id, name), row in rows.segments.items():
-            known_row = replace(row, claim_token=self.tokens[row.claim_token])
-            assert segment_facts(known_row) == segment_facts(self.model.segment(model_ids[job_id], name))
+            assert segment_facts(row) == segment_facts(self.model.segment(model_ids[job_id], name))
 
     # Helpers
 
@@ -324,11 +342,15 @@ class Lives(RuleBasedStateMachine):
         self.tables.travel(seconds)
         self.model.travel(seconds)
 
-    def claim(self, wanted: Sequence[tuple[Pair[str], str]], worker: int, age_seconds: float) -> None:
+    def claim(
+        self, wanted: Sequence[tuple[Pair[str], str]], worker: int, age_seconds: float, *, alone: bool = False
+    ) -> None:
         real = [request(job.real, name, self.tables.now() - age_seconds) for job, name in wanted]
         model = [request(job.model, name, self.model.now() - age_seconds) for job, name in wanted]
-        answers = self.workers[worker].claim(real, LEASE_SECONDS)
-        expected = self.model.claim(model, LEASE_SECONDS)
+        tokens = [str(uuid.uuid4()) for _ in wanted]
+        self.last_claim = (list(wanted), tokens, alone)
+        answers = self.workers[worker].claim(real, tokens, LEASE_SECONDS, alone=alone)
+        expected = self.model.claim(model, tokens, LEASE_SECONDS, alone=alone)
         for each in zip(answers, expected, strict=True):
             self.note_answer(Pair(*each))
 
@@ -337,8 +359,10 @@ class Lives(RuleBasedStateMachine):
         current = self.current(pairs)
         endings = [self.ending(kind, pair) for kind, pair in zip(kinds, pairs, strict=False)]
         settled = self.results.settle([ending.real for ending in endings])
-        self.note_settled(Pair(settled, self.model.settle([ending.model for ending in endings])))
-        assert settled.task_ids == {claim.task_id for claim in current}
+        expected = self.model.settle([ending.model for ending in endings])
+        self.note_settled(Pair(settled, expected))
+        assert settled.task_ids == {pair.real.task_id for pair in pairs if pair.model.task_id in expected.task_ids}
+        assert settled.task_ids >= {claim.task_id for claim in current}
         return len(current)
 
     def some_claims(self, data: st.DataObject) -> list[Pair[Claimed]]:
@@ -374,13 +398,12 @@ class Lives(RuleBasedStateMachine):
                 assert real == model
 
     def note_claim(self, pair: Pair[Claimed]) -> None:
-        assert pair.real.token not in self.tokens
+        assert pair.real.token == pair.model.token
         assert (pair.real.attempts, pair.real.start, pair.real.end) == (
             pair.model.attempts,
             pair.model.start,
             pair.model.end,
         )
-        self.tokens[pair.real.token] = pair.model.token
         self.claims.append(pair)
 
     def note_settled(self, pair: Pair[Settled]) -> None:
@@ -389,7 +412,8 @@ class Lives(RuleBasedStateMachine):
         ids = {job.real: job.model for job in self.jobs}
         assert {ids[each.job_id] for each in pair.real.announcements} == models.keys()
         for each in pair.real.announcements:
-            self.note_announcement(Pair(each, models[ids[each.job_id]]))
+            assert each.token == models[ids[each.job_id]].token
+            self.announcements.append(Pair(each, models[ids[each.job_id]]))
 
     def note_announcement(self, pair: Pair[Announcement]) -> None:
         assert pair.real.token not in self.tokens
@@ -425,7 +449,7 @@ def segment_facts(row: SegmentRow) -> tuple[Any, ...]:
     moments = (row.lease_expires_at, row.retry_at, row.failed_at, row.last_sent_at)
     return (
         *(row.segment_id, row.status, row.attempts, row.send_count, row.span_start, row.span_end),
-        *(row.result_json, row.error_message, row.claim_token),
+        *(row.result_json, row.error_message, row.claim_token, row.claimed_alone, row.settled_token),
         *(moment is None for moment in moments),
     )
 

@@ -1,14 +1,19 @@
 """A `TaskService` over the stores in memory, with a graph, leases and faults that the test controls."""
 
 import logging
+import time
+import uuid
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import pytest
 
-from app.errors import DataError, OutageError, PermanentError
+from app.errors import DataError, OutageError, PermanentError, StatementTimeoutError
 from app.outage import Gate
 from app.outcomes import Outcome
-from app.ports import Announcement, ClaimAnswer, Claimed, Ending, SegmentRequest, Settled
+from app.ports import Announcement, ClaimAnswer, Claimed, Completed, Ending, Failed, SegmentRequest, Settled
+from app.room import Room
+from app.settling import Settler
 from app.tasks import TaskService
 from app.traversal import Start
 from tests.fakes import FakeDatabase
@@ -25,21 +30,41 @@ class FaultyDatabase(FakeDatabase):
         super().__init__(max_attempts=MAX_ATTEMPTS)
         self.claim_errors: list[Exception | None] = []
         self.settle_errors: list[Exception | None] = []
+        self.lost_claim_replies: list[Exception | None] = []
+        self.lost_settle_replies: list[Exception | None] = []
         self.unclaimable: set[str] = set()
+        self.locked: set[str] = set()
+        """Ids of segments and jobs."""
+        self.alone: list[bool] = []
+        self.settled: list[list[str]] = []
         self.batches: list[list[str]] = []
         self.lease_seconds: list[float] = []
 
-    def claim(self, requests: Sequence[SegmentRequest], lease_seconds: float) -> list[ClaimAnswer]:
+    def claim(
+        self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, *, alone: bool = False
+    ) -> list[ClaimAnswer]:
+        names = {request.segment_id for request in requests}
+        if self.locked & names:
+            raise StatementTimeoutError("the fake's row is locked")
         _raise_next(self.claim_errors)
         if self.unclaimable & {request.segment_id for request in requests}:
             raise DataError("the fake refuses an id")
         self.batches.append([request.segment_id for request in requests])
         self.lease_seconds.append(lease_seconds)
-        return super().claim(requests, lease_seconds)
+        self.alone.append(alone)
+        answers = super().claim(requests, tokens, lease_seconds, alone=alone)
+        _raise_next(self.lost_claim_replies)
+        return answers
 
     def settle(self, endings: Sequence[Ending]) -> Settled:
         _raise_next(self.settle_errors)
-        return super().settle(endings)
+        ending_jobs = {ending.claim.job_id for ending in endings if isinstance(ending, Completed | Failed)}
+        if self.locked & ending_jobs or self.locked & {ending.claim.segment_id for ending in endings}:
+            raise StatementTimeoutError("the fake's row is locked")
+        settled = super().settle(endings)
+        self.settled.append([ending.claim.segment_id for ending in endings])
+        _raise_next(self.lost_settle_replies)
+        return settled
 
 
 class FakeGraph:
@@ -47,19 +72,41 @@ class FakeGraph:
 
     def __init__(self) -> None:
         self.answers: dict[int, str | PermanentError] = {}
-        self.errors: dict[int, Exception] = {}
+        self.sizes: dict[int, int] = {}
+        self.unencodable: set[int] = set()
+        self.errors: dict[int, BaseException] = {}
         self.calls: list[list[int]] = []
         self.starts: list[Start] = []
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def __call__(self, starts: Sequence[Start]) -> list[str | PermanentError]:
+    def __call__(self, starts: Sequence[Start]) -> "list[FakeRelated | PermanentError]":
         self.calls.append([start.start for start in starts])
         self.starts += starts
         self.meanwhile()
         for start in starts:
             if start.start in self.errors:
                 raise self.errors[start.start]
-        return [self.answers.get(start.start, f"[{start.start}]") for start in starts]
+        answers = {start.start: self.answers.get(start.start, f"[{start.start}]") for start in starts}
+        return [
+            answer
+            if isinstance(answer, PermanentError)
+            else FakeRelated(answer, self.sizes.get(at, len(answer)), at not in self.unencodable)
+            for at, answer in answers.items()
+        ]
+
+
+@dataclass(frozen=True)
+class FakeRelated:
+    """`Related`, as large as it says."""
+
+    text: str
+    size_bytes: int
+    is_encodable: bool = True
+
+    def encode(self) -> str:
+        if not self.is_encodable:
+            raise KeyError("a bug")
+        return self.text
 
 
 class FakeLeases:
@@ -90,16 +137,17 @@ class Rig:
         self.leases = FakeLeases()
         self.announced: list[Announcement] = []
         self.gate = Gate({})
+        self.room = Room()
         self.service = self.make_service(self.gate)
 
     def make_service(self, gate: Gate) -> TaskService:
         return TaskService(
             self.database,
-            self.database,
+            Settler(self.database, self, gate),
             self.graph,
             self.leases,
-            self,
             gate,
+            self.room,
             max_attempts=MAX_ATTEMPTS,
             lease_seconds=LEASE_SECONDS,
         )
@@ -120,9 +168,28 @@ class Rig:
 
     def take(self, job_id: str, name: str, lease_seconds: float = 1_000.0) -> Claimed:
         """Another worker claims it."""
-        (answer,) = FakeDatabase.claim(self.database, [self.request(job_id, name)], lease_seconds)
+        tokens = [str(uuid.uuid4())]
+        (answer,) = FakeDatabase.claim(self.database, [self.request(job_id, name)], tokens, lease_seconds, alone=True)
         assert isinstance(answer, Claimed)
         return answer
+
+    def die_on(self, job_id: str, *names: str) -> None:
+        """Another worker claims them together and is never heard of again."""
+        requests = [self.request(job_id, name) for name in names]
+        self.database.claim(requests, [str(uuid.uuid4()) for _ in names], 900.0, alone=False)
+        self.database.travel(1_000)
+
+    def room_is_wanted(self) -> bool:
+        """Somebody waits to have the room alone."""
+        return self.room.waiting_alone > 0
+
+    @staticmethod
+    def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+        """Whether it holds within the time."""
+        deadline = time.monotonic() + seconds
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return condition()
 
     def row(self, job_id: str, name: str) -> SegmentRow:
         return self.database.segment(job_id, name)
@@ -137,8 +204,12 @@ def outage(service: str = "PostgreSQL") -> OutageError:
 
 
 def messages(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    """What `app.tasks` has said, from `level` on."""
-    return [record.getMessage() for record in caplog.records if record.name == "app.tasks" and record.levelno >= level]
+    """What the service has said, from `level` on."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name in ("app.tasks", "app.settling") and record.levelno >= level
+    ]
 
 
 def _raise_next(errors: list[Exception | None]) -> None:

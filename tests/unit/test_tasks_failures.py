@@ -1,6 +1,7 @@
 """The service over stores in memory when something fails: what is charged, what is not, and who is spared."""
 
 import logging
+import threading
 from dataclasses import replace
 from unittest.mock import ANY
 
@@ -12,7 +13,7 @@ from app.errors import DataError, PermanentError, TransientError
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.tasks import TaskService
-from tests.unit.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages, outage
+from tests.unit.task_rig import MAX_ATTEMPTS, Rig, messages, outage
 
 
 @pytest.fixture
@@ -49,19 +50,64 @@ def test_an_outage_while_storing_owes_the_segments_and_pauses(rig: Rig) -> None:
     assert not rig.gate.is_open
     assert rig.states(job_id, "1", "2") == [("IN_PROGRESS", 1)] * 2
     with pytest.raises(type(outage())):
-        rig.service.settle_owed()
-    rig.service.settle_owed()
-    assert rig.states(job_id, "1", "2") == [("QUEUED", 0)] * 2
+        rig.service.catch_up()
+    rig.service.catch_up()
+    assert rig.states(job_id, "1", "2") == [("COMPLETED", 1)] * 2
+    assert [each.job_id for each in rig.announced] == [job_id]
 
 
-def test_what_is_owed_is_given_back_once(rig: Rig) -> None:
+def test_what_is_owed_is_written_once(rig: Rig) -> None:
     job_id = rig.add_job("1")
+    rig.graph.errors[1] = TransientError("too slow")
     rig.database.settle_errors = [outage()]
     rig.process(job_id, "1")
-    rig.service.settle_owed()
+    rig.service.catch_up()
+    assert rig.states(job_id, "1") == [("RETRYING", 1)]
+    rig.database.travel(1_000)
     rival = rig.take(job_id, "1")
-    rig.service.settle_owed()
+    rig.service.catch_up()
     assert rig.row(job_id, "1").claim_token == rival.token
+
+
+def test_results_that_are_owed_take_only_so_much_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.settling.MAX_OWED_BYTES", 8)
+    job_id = rig.add_job("1", "2", "3")
+    rig.database.settle_errors = [outage()]
+    rig.process(job_id, "1", "2", "3")
+    rig.service.catch_up()
+    assert rig.states(job_id, "1", "2", "3") == [("COMPLETED", 1), ("COMPLETED", 1), ("QUEUED", 0)]
+
+
+def test_a_settling_whose_reply_was_lost_is_known_when_it_is_repeated(rig: Rig) -> None:
+    job_id = rig.add_job("1", "2")
+    rig.database.lost_settle_replies = [outage()]
+    assert rig.process(job_id, "1", "2") == [Hide(5.0, ANY)] * 2
+    rig.service.catch_up()
+    assert rig.states(job_id, "1", "2") == [("COMPLETED", 1)] * 2
+    assert (rig.database.job(job_id).completed_segments, rig.database.job(job_id).status) == (2, "COMPLETED")
+    assert [each.job_id for each in rig.announced] == [job_id]
+
+
+def test_a_claim_whose_reply_was_lost_is_given_back_uncharged(rig: Rig) -> None:
+    job_id = rig.add_job("1", "2")
+    rig.database.lost_claim_replies = [outage()]
+    assert rig.process(job_id, "1", "2") == [Hide(5.0, ANY)] * 2
+    assert rig.states(job_id, "1", "2") == [("IN_PROGRESS", 1)] * 2
+    rig.service.catch_up()
+    assert rig.states(job_id, "1", "2") == [("QUEUED", 0)] * 2
+    assert rig.graph.calls == []
+
+
+def test_a_probe_repeats_the_claim_that_failed(rig: Rig) -> None:
+    """A PostgreSQL that answers but takes no writes does not open the gate."""
+    job_id = rig.add_job("1", "2")
+    rig.database.claim_errors = [outage(), outage()]
+    rig.process(job_id, "1", "2")
+    with pytest.raises(type(outage())):
+        rig.service.catch_up()
+    rig.service.catch_up()
+    assert rig.database.batches == [["1", "2"]]
+    assert rig.states(job_id, "1", "2") == [("QUEUED", 0)] * 2
 
 
 def test_what_is_owed_and_was_claimed_since_is_left_alone(rig: Rig) -> None:
@@ -71,7 +117,7 @@ def test_what_is_owed_and_was_claimed_since_is_left_alone(rig: Rig) -> None:
     rig.database.travel(1_000)
     rival = rig.take(job_id, "1")
     before = rig.row(job_id, "1")
-    rig.service.settle_owed()
+    rig.service.catch_up()
     assert (rig.row(job_id, "1"), before.claim_token) == (before, rival.token)
 
 
@@ -81,13 +127,13 @@ def test_a_probe_that_succeeds_at_once_finds_what_is_owed(rig: Rig) -> None:
     class Probed(Gate):
         def close(self, service: str, reason: str) -> None:
             super().close(service, reason)
-            tasks.settle_owed()
+            tasks.catch_up()
 
     tasks: TaskService = rig.make_service(Probed({}))
     job_id = rig.add_job("1")
     rig.database.settle_errors = [outage()]
     assert tasks.process([rig.request(job_id, "1")]) == [Hide(5.0, ANY)]
-    assert rig.states(job_id, "1") == [("QUEUED", 0)]
+    assert rig.states(job_id, "1") == [("COMPLETED", 1)]
 
 
 def test_an_outage_in_the_middle_of_one_by_one_gives_the_rest_back(rig: Rig) -> None:
@@ -146,15 +192,16 @@ def test_a_transient_failure_to_claim_charges_nothing(rig: Rig) -> None:
     assert rig.states(job_id, "1", "2") == [("QUEUED", 0)] * 2
 
 
-def test_a_transient_failure_to_store_leaves_the_lease_to_run_out(rig: Rig) -> None:
-    job_id = rig.add_job("1")
-    rig.database.settle_errors = [TransientError("lock timeout")]
-    assert rig.process(job_id, "1") == [Hide(LEASE_SECONDS, "lock timeout")]
+def test_what_a_transient_failure_kept_from_being_stored_is_stored_later(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.tasks.CATCH_UP_SECONDS", 0.0)
+    job_id = rig.add_job("1", "2")
+    rig.database.settle_errors = [TransientError("no connection was free")]
+    assert rig.process(job_id, "1") == [Hide(5.0, "no connection was free")]
     assert rig.gate.is_open
-    rig.service.settle_owed()
-    assert rig.states(job_id, "1") == [("IN_PROGRESS", 1)]
-    rig.database.travel(LEASE_SECONDS)
-    assert rig.process(job_id, "1") == [Done()]
+    assert rig.process(job_id, "2") == [Done()]
+    assert rig.states(job_id, "1", "2") == [("COMPLETED", 1), ("COMPLETED", 1)]
 
 
 def test_a_permanent_failure_is_recorded_and_dead(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -238,8 +285,8 @@ def test_an_outage_while_storing_one_by_one_owes_the_rest(rig: Rig) -> None:
     job_id = rig.add_job("1", "2")
     rig.database.settle_errors = [DataError("one of them"), None, outage()]
     assert rig.process(job_id, "1", "2") == [Done(), Hide(5.0, ANY)]
-    rig.service.settle_owed()
-    assert rig.states(job_id, "1", "2") == [("COMPLETED", 1), ("QUEUED", 0)]
+    rig.service.catch_up()
+    assert rig.states(job_id, "1", "2") == [("COMPLETED", 1), ("COMPLETED", 1)]
 
 
 def test_a_request_that_cannot_be_looked_up_spoils_only_itself(rig: Rig) -> None:
@@ -343,7 +390,7 @@ def test_a_claim_lost_during_the_walk_writes_nothing(rig: Rig, answer: str | Exc
     rig.graph.meanwhile = take_over
     assert rig.process(job_id, "1") == [Leave("the claim is lost")]
     row = rig.row(job_id, "1")
-    assert (row.status, row.claim_token, row.attempts, row.error_message) == ("IN_PROGRESS", rivals[0], 2, None)
+    assert (row.status, row.claim_token, row.attempts, row.error_message) == ("IN_PROGRESS", rivals[0], 1, None)
     job = rig.database.job(job_id)
     assert (job.completed_segments, job.failed_segments) == (0, 0)
     assert rig.leases.held == set()
@@ -368,3 +415,133 @@ def test_given_back_segments_are_free_and_uncharged(rig: Rig) -> None:
     rig.service.give_back([rig.take(job_id, "1")])
     assert rig.states(job_id, "1") == [("QUEUED", 0)]
     assert rig.take(job_id, "1").attempts == 1
+
+
+# Locks: what somebody has locked harms nobody else, and is not charged
+
+
+def test_a_locked_job_s_segments_are_given_back_and_the_others_are_stored(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    locked, free = rig.add_job("1", "2"), rig.add_job("3")
+    rig.database.locked = {locked}
+    requests = [rig.request(locked, "1"), rig.request(free, "3"), rig.request(locked, "2")]
+    assert rig.service.process(requests) == [Hide(5.0, "given back"), Done(), Hide(5.0, "given back")]
+    assert rig.states(locked, "1", "2") == [("QUEUED", 0)] * 2
+    assert rig.states(free, "3") == [("COMPLETED", 1)]
+    assert len(messages(caplog, logging.WARNING)) == 1
+    assert rig.gate.is_open
+
+
+def test_a_row_locked_while_it_is_worked_on_is_owed_and_given_back(rig: Rig) -> None:
+    job_id = rig.add_job("1", "2")
+    rig.graph.meanwhile = lambda: rig.database.locked.add("1")
+    assert rig.process(job_id, "1", "2") == [Hide(5.0, ANY), Hide(5.0, "given back")]
+    assert rig.states(job_id, "1", "2") == [("IN_PROGRESS", 1), ("QUEUED", 0)]
+    rig.database.locked.clear()
+    rig.service.catch_up()
+    assert rig.states(job_id, "1") == [("QUEUED", 0)]
+
+
+def test_a_locked_row_is_not_claimed_and_the_others_are(rig: Rig) -> None:
+    first, second = rig.add_job("1", "2", "3"), rig.add_job("4")
+    rig.database.locked = {"2"}
+    requests = [rig.request(first, "1"), rig.request(first, "2"), rig.request(second, "4"), rig.request(first, "3")]
+    assert rig.service.process(requests) == [Done(), Hide(10.0, "held"), Done(), Done()]
+    assert rig.states(first, "1", "2", "3") == [("COMPLETED", 1), ("QUEUED", 0), ("COMPLETED", 1)]
+    assert rig.states(second, "4") == [("COMPLETED", 1)]
+
+
+# Suspects: what may have killed its process is worked on alone
+
+
+def test_a_suspect_is_claimed_alone_after_the_others_are_stored(rig: Rig) -> None:
+    job_id = rig.add_job("1", "2", "3")
+    rig.die_on(job_id, "2")
+    rig.database.alone.clear()
+    rig.database.batches.clear()
+    assert rig.process(job_id, "1", "2", "3") == [Done()] * 3
+    assert list(zip(rig.database.alone, rig.database.batches, strict=True)) == [
+        (False, ["1", "2", "3"]),
+        (True, ["2"]),
+    ]
+    assert rig.graph.calls == [[1, 3], [2]]
+    assert rig.states(job_id, "1", "2", "3") == [("COMPLETED", 1)] * 3
+
+
+def test_deaths_beside_others_are_never_charged(rig: Rig) -> None:
+    job_id = rig.add_job("1", "2")
+    for _ in range(10 * MAX_ATTEMPTS):
+        rig.die_on(job_id, "1", "2")
+    assert rig.states(job_id, "1", "2") == [("IN_PROGRESS", 1)] * 2
+    assert rig.process(job_id, "1", "2") == [Done()] * 2
+
+
+def test_a_killer_fails_after_as_many_deaths_of_its_own(rig: Rig) -> None:
+    job_id = rig.add_job("1", "2")
+    rig.die_on(job_id, "1", "2")
+    rig.graph.errors[1] = SystemExit()
+    for deaths in range(MAX_ATTEMPTS):
+        assert rig.states(job_id, "1") == [("IN_PROGRESS", max(1, deaths))]
+        with pytest.raises(SystemExit):
+            rig.process(job_id, "1")
+        rig.database.travel(1_000)
+    reason = f"abandoned {MAX_ATTEMPTS} times: its workers died on it"
+    assert rig.process(job_id, "1", "2") == [Dead(reason, recorded=True), Done()]
+    assert rig.states(job_id, "1", "2") == [("FAILED", MAX_ATTEMPTS), ("COMPLETED", 1)]
+
+
+def test_a_suspect_waits_until_nobody_else_works(rig: Rig) -> None:
+    """What a neighbour is doing could kill the process, too."""
+    job_id = rig.add_job("1", "2")
+    rig.die_on(job_id, "2")
+    seen: list[tuple[list[int], bool]] = []
+    beside = threading.Event()
+
+    def neighbour() -> None:
+        with rig.room.shared():
+            beside.set()
+            assert rig.until(lambda: rig.room_is_wanted())
+            seen.append(([*map(len, rig.graph.calls)], False))
+
+    thread = threading.Thread(target=neighbour)
+    thread.start()
+    assert beside.wait(10)
+    assert rig.process(job_id, "1", "2") == [Done()] * 2
+    thread.join(10)
+    assert seen == [([1], False)]
+    assert rig.graph.calls == [[1], [2]]
+
+
+def test_suspects_wait_while_a_service_is_down(rig: Rig) -> None:
+    job_id = rig.add_job("1", "2")
+    rig.die_on(job_id, "2")
+    rig.graph.errors[1] = outage("Neo4j")
+    assert rig.process(job_id, "1", "2") == [Hide(5.0, "given back"), Hide(5.0, "a service is down")]
+    assert rig.states(job_id, "1", "2") == [("QUEUED", 0), ("IN_PROGRESS", 1)]
+
+
+# Results that are large
+
+
+def test_results_are_made_and_stored_a_chunk_at_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tasks.MAX_CHUNK_BYTES", 10)
+    job_id = rig.add_job("1", "2", "3", "4")
+    rig.graph.sizes = {1: 6, 2: 4, 3: 1, 4: 99}
+    assert rig.process(job_id, "1", "2", "3", "4") == [Done()] * 4
+    assert rig.database.settled == [["1", "2"], ["3"], ["4"]]
+
+
+def test_a_result_that_can_not_be_encoded_is_its_own_segment_s_bug(rig: Rig) -> None:
+    job_id = rig.add_job("1", "2")
+    rig.graph.unencodable = {1}
+    assert rig.process(job_id, "1", "2") == [Hide(ANY, ANY), Done()]
+    assert rig.states(job_id, "1", "2") == [("RETRYING", 1), ("COMPLETED", 1)]
+
+
+def test_a_job_with_more_rows_than_counted_is_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = rig.add_job("1", "2", "3")
+    rig.database.set_job(job_id, total_segments=2)
+    assert rig.process(job_id, "1", "2", "3") == [Done()] * 3
+    assert (rig.database.job(job_id).status, rig.database.job(job_id).completed_segments) == ("COMPLETED", 3)
+    assert [text for text in messages(caplog, logging.ERROR) if "UPDATE root_job SET total_segments = 3" in text]

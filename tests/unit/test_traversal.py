@@ -1,6 +1,5 @@
 """The walk against its definition: the example files, random families, and what surrounds a walk."""
 
-import json
 from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +11,10 @@ from hypothesis import strategies as st
 
 from app.errors import OutageError, PermanentError
 from app.pages import Page
-from app.traversal import Start, encode_related, walk, walk_together
+from app.traversal import RelatedTexts, Start, walk, walk_together
 from bench.reference import reference_walk
 from devstack.families import Family
-from tests.answers import canonical, example_files, read_example
+from tests.answers import canonical, decoded, example_files, read_example
 from tests.graph_fixtures import MemoryGraph, build, layer_row, page_of, pages_of, pair_row, unhurried
 from tests.strategies import Question, asked_families
 
@@ -28,7 +27,7 @@ def relate(pages: Mapping[str, Page], manifestation_id: str, start: int, end: in
         try:
             frontier = steps.send({name: pages[name] for name in frontier})
         except StopIteration as finished:
-            return json.loads(encode_related(finished.value, pages))
+            return decoded(RelatedTexts(finished.value, pages))
 
 
 def start_at(manifestation_id: str, start: int = 0, end: int = 10, fresh_since_us: int = 0) -> Start:
@@ -92,8 +91,7 @@ def test_walks_together_answer_what_each_answers_alone(asked: tuple[Family, list
         [start_at(*question) for question in questions], lambda needs, at_hand: graph.get(needs, 0, at_hand)
     )
     for (manifestation_id, start, end), answer in zip(questions, answers, strict=True):
-        assert isinstance(answer, str)
-        assert json.loads(answer) == reference_walk(family, manifestation_id, start, end)
+        assert decoded(answer) == reference_walk(family, manifestation_id, start, end)
 
 
 def test_one_load_serves_a_level_of_all_walks() -> None:
@@ -136,13 +134,13 @@ def test_an_unknown_start_fails_alone() -> None:
     )
     assert isinstance(unknown, PermanentError)
     assert "'nowhere' does not exist" in str(unknown)
-    assert isinstance(known, str)
-    assert [entry["manifestation_id"] for entry in json.loads(known)] == ["B"]
+    assert [entry["manifestation_id"] for entry in decoded(known)] == ["B"]
 
 
 def test_a_text_without_alignments_has_no_relations() -> None:
     graph = MemoryGraph(chain_of("A"))
-    assert walk_together([start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand)) == ["[]"]
+    (answer,) = walk_together([start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand))
+    assert decoded(answer) == []
 
 
 def test_a_target_that_vanished_between_two_reads_has_no_segments() -> None:
@@ -158,7 +156,7 @@ def test_malformed_data_fails_only_the_walks_that_meet_it() -> None:
     assert isinstance(through, PermanentError)
     assert "'b1'" in str(through)
     assert "'B'" in str(through)
-    assert isinstance(beside, str)
+    assert [entry["manifestation_id"] for entry in decoded(beside)] == ["D"]
 
 
 def test_an_outage_while_loading_passes_through() -> None:
