@@ -2,12 +2,12 @@
 
 Invariant: nothing else differs from ``python -m app.main``. The end is a SIGKILL from within, as a crash in native code
 or the system's out-of-memory killer would end it: no clean-up, and whatever else the process holds dies with it. It
-comes at the published log line that says a segment is being processed, which every design of the worker has to pass.
+comes right after the published log line that says a segment is being processed, which every design of the worker has
+to pass, and which is then the last one in its log.
 """
 
 import logging
 import os
-import re
 import signal
 import sys
 from typing import Final
@@ -15,12 +15,14 @@ from typing import Final
 from app import main
 
 PREFIX: Final = "killer-"
-_PROCESSING: Final = re.compile(rf"Processing segment {PREFIX}")
+LAST_WORDS: Final = f"Processing segment {PREFIX}"
+"""In the log of a process that ended so, and in no other."""
 
 
 class _Killer(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        if _PROCESSING.match(record.getMessage()):
+        if record.getMessage().startswith(LAST_WORDS):
+            logging.getLogger().handle(record)
             os.kill(os.getpid(), signal.SIGKILL)
         return True
 
