@@ -4,7 +4,7 @@ STACK ?= dev
 DEVSTACK := $(PY) -m devstack --name $(STACK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up down status env chaos guards bench audit clean
+.PHONY: help setup demo test check up down status load env chaos guards bench audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {gsub(/\$$\$$/, "$$", $$2); printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ down: setup ## Stop the local services; their data stays
 
 status: setup ## Show the local services
 	@$(DEVSTACK) status
+
+load: setup ## Load a small family of aligned texts, root-bo among them, into the local graph
+	@$(DEVSTACK) load
 
 env: setup ## Print the environment of the local services, for: eval "$$(make -s env)"
 	@$(DEVSTACK) env

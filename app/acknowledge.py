@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 
 from app.delivery import Delivery
-from app.errors import ProcessorError
+from app.errors import ConfigurationError, OutageError, ProcessorError
+from app.logs import fields
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.sqs import MAX_DELAY_SECONDS, MAX_VISIBILITY_SECONDS, Outgoing, Queue
 
@@ -31,10 +32,11 @@ class Acknowledger:
         self._max_receive_count = max_receive_count
 
     def act(self, deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
-        """One outcome a delivery: at most one call to send, one to hide and one to delete, for all of them."""
+        """One outcome a delivery; one call for all copies, dead letters, hidings and deletions each."""
         deleting: list[Delivery] = []
         hiding: list[tuple[Delivery, float]] = []
         copying: list[tuple[Delivery, float]] = []
+        burying: list[tuple[Delivery, Dead]] = []
         for delivery, outcome in zip(deliveries, outcomes, strict=True):
             match outcome:
                 case Done():
@@ -44,12 +46,15 @@ class Acknowledger:
                 case Hide(seconds):
                     hiding.append((delivery, seconds))
                 case Dead():
-                    self._bury(delivery, outcome, deleting, hiding)
+                    burying.append((delivery, outcome))
                 case Leave():
                     pass
                 case _:
                     assert_never(outcome)
         deleting += self._copy(copying)
+        gone = self._bury(burying)
+        deleting += gone
+        hiding += [(delivery, self._kept_seconds) for delivery, _ in burying if delivery not in gone]
         self._hide(hiding)
         self._delete(deleting)
 
@@ -64,34 +69,29 @@ class Acknowledger:
         refused = _send(self._queue, copies)
         return [delivery for at, (delivery, _) in enumerate(copying) if at not in refused]
 
-    def _bury(
-        self,
-        delivery: Delivery,
-        outcome: Dead,
-        deleting: list[Delivery],
-        hiding: list[tuple[Delivery, float]],
-    ) -> None:
+    def _bury(self, burying: Sequence[tuple[Delivery, Dead]]) -> list[Delivery]:
+        """Send dead letters or say what stands instead of one; the originals that may go."""
         if self._dead_letters is not None:
-            if _send(self._dead_letters, [delivery.dead_letter(outcome.reason)]):
-                hiding.append((delivery, REDRIVE_SECONDS))
-            else:
-                deleting.append(delivery)
-        elif self._max_receive_count is not None:
-            hiding.append((delivery, REDRIVE_SECONDS))
-        elif outcome.recorded:
+            refused = _send(self._dead_letters, [delivery.dead_letter(dead.reason) for delivery, dead in burying])
+            return [delivery for at, (delivery, _) in enumerate(burying) if at not in refused]
+        if self._max_receive_count is not None:
+            return []
+        for delivery, dead in burying:
             log.error(
-                "Message %s is deleted, its segment's row keeps the failure: %s",
+                "Message %s is deleted, its segment's row keeps the failure: %s"
+                if dead.recorded
+                else "Message %s can't be used and has nowhere to go, set SQS_DEAD_LETTER_QUEUE_URL: %s",
                 delivery.message_id,
-                outcome.reason,
+                dead.reason,
+                extra=_fields(delivery),
             )
-            deleting.append(delivery)
-        else:
-            log.error(
-                "Message %s can't be used and has nowhere to go, set SQS_DEAD_LETTER_QUEUE_URL: %s",
-                delivery.message_id,
-                outcome.reason,
-            )
-            hiding.append((delivery, KEEP_SECONDS))
+        return [delivery for delivery, dead in burying if dead.recorded]
+
+    @property
+    def _kept_seconds(self) -> float:
+        """How long a dead message that could not go is hidden."""
+        has_a_way = self._dead_letters is not None or self._max_receive_count is not None
+        return REDRIVE_SECONDS if has_a_way else KEEP_SECONDS
 
     def _hide(self, hiding: Sequence[tuple[Delivery, float]]) -> None:
         if not hiding:
@@ -103,7 +103,8 @@ class Acknowledger:
             log.warning("%d messages were not hidden and come back when their visibility ends: %s", len(hiding), error)
             return
         for at, reason in refused.items():
-            log.warning("Message %s was not hidden: %s", hiding[at][0].message_id, reason)
+            delivery = hiding[at][0]
+            log.warning("Message %s was not hidden: %s", delivery.message_id, reason, extra=_fields(delivery))
 
     def _delete(self, deleting: Sequence[Delivery]) -> None:
         if not deleting:
@@ -119,21 +120,34 @@ class Acknowledger:
                 return
             if last:
                 for at, reason in refused.items():
-                    log.warning("Message %s was not deleted, its duplicate will be: %s", left[at].message_id, reason)
+                    log.warning(
+                        "Message %s was not deleted, its duplicate will be: %s",
+                        left[at].message_id,
+                        reason,
+                        extra=_fields(left[at]),
+                    )
             left = [left[at] for at in refused]
 
 
 def _send(queue: Queue, messages: Sequence[Outgoing]) -> dict[int, str]:
-    """Position to reason of what the queue has not accepted."""
+    """Position to reason of what the queue has not accepted. A call refused for one message is made for each alone."""
     if not messages:
         return {}
     try:
         refused = queue.send(messages)
-    except ProcessorError as error:
+    except (OutageError, ConfigurationError) as error:
         refused = dict.fromkeys(range(len(messages)), str(error))
+    except ProcessorError as error:
+        if len(messages) > 1:
+            return {at: reason for at, one in enumerate(messages) for reason in _send(queue, [one]).values()}
+        refused = {0: str(error)}
     for reason in refused.values():
         log.warning("A message was not sent on to %s and stays where it is: %s", queue.name, reason)
     return refused
+
+
+def _fields(delivery: Delivery) -> dict[str, object] | None:
+    return fields(message_id=delivery.message_id, **delivery.read_ids())
 
 
 def _whole(seconds: float, most: int) -> int:

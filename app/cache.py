@@ -2,12 +2,15 @@
 
 Invariant: a caller never gets a page that was read before the time that it asks for (shared/spec/cache.md), unless it
 asks for a time after its own claim, which no page can satisfy: then it gets one as of its claim. Threads that
-miss the same page at once load it once; workers too, as long as the shared cache works.
+miss the same page at once load it once; workers too, as long as the shared cache works. Each part of a load is kept as
+it arrives, so that a load that fails later is not begun from the start; a page that takes too long to load is waited
+for once and not by one thread after another.
 """
 
 import time
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 from typing import Final, Protocol, Self
@@ -16,11 +19,13 @@ from app.background import Background
 from app.cache_memory import MemoryTier
 from app.cache_shared import MARKER_MS, SharedTier
 from app.cache_store import RedisStore
-from app.errors import OutageError
+from app.errors import OutageError, QueryTimeoutError
 from app.pages import Page
 
 FIRST_POLL_SECONDS: Final = 0.02
 LONGEST_POLL_SECONDS: Final = 0.2
+TOO_SLOW_SECONDS: Final = 30.0  # for how long a page that took too long is not asked for again
+LOOK_SECONDS: Final = 0.5  # how often who waits for another thread's load looks whether it came further
 
 
 class PageLoader(Protocol):
@@ -31,12 +36,34 @@ class PageLoader(Protocol):
         """Which graph it is; no secret in it."""
         ...
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
-        """A page for every id, all of it read after `read_at_us`. Raises `OutageError` or `TransientError`.
+    def load_parts(
+        self,
+        ids: Sequence[str],
+        read_at_us: int,
+        at_hand: Collection[Page] = (),
+        came_further: Callable[[], None] = lambda: None,
+    ) -> Iterator[Mapping[str, Page]]:
+        """A page for every id, part by part, all of it read after `read_at_us`.
 
-        `at_hand`: see `PageSource`.
+        Raises `OutageError` or `TransientError`, after what could be loaded all the same; `QueryTimeoutError` with the
+        pages that are to blame. `at_hand`: see `PageSource`. `came_further` is called while a part is on its way.
         """
         ...
+
+
+@dataclass(slots=True, eq=False)
+class _Load:
+    """What one thread loads for all who wait; it tells them how far it has come."""
+
+    steps: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One page of a load, on its way."""
+
+    load: _Load
+    page: Future[Page] = field(default_factory=Future)
 
 
 class PageCache:
@@ -51,10 +78,12 @@ class PageCache:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         beside: Callable[[Callable[[], None]], None] = lambda work: work(),
+        came_further: Callable[[], None] = lambda: None,
     ) -> None:
         """`shared` None: without a shared cache everything works, only slower. Clock and sleep in seconds.
 
-        `beside` does what nobody waits for: sharing what was loaded.
+        `beside` does what nobody waits for: sharing what was loaded. `came_further` is called by each thread that
+        waits for pages, for each level that it asks for and each part that it or the thread it waits for receives.
         """
         self._loader = loader
         self._memory = memory
@@ -62,91 +91,152 @@ class PageCache:
         self._clock = clock
         self._sleep = sleep
         self._beside = beside
+        self._came_further = came_further
         self._lock = Lock()
-        self._flights: dict[str, Future[Page]] = {}
+        self._flights: dict[str, _Flight] = {}
+        self._too_slow_until: dict[str, float] = {}
 
     @classmethod
-    def connect(cls, loader: PageLoader, *, memory_bytes: int, url: str | None, ttl_seconds: int) -> Self:
+    def connect(
+        cls,
+        loader: PageLoader,
+        *,
+        memory_bytes: int,
+        url: str | None,
+        ttl_seconds: int,
+        came_further: Callable[[], None] = lambda: None,
+    ) -> Self:
         """With Dragonfly at `url` (redis:// or rediss://), None for none. Nothing connects yet.
 
         `memory_bytes` bounds what pages take in this process, `ttl_seconds` how long Dragonfly keeps one.
         Raises `ConfigurationError` for a URL that makes no sense.
         """
         shared = SharedTier(RedisStore(url), loader.graph_id, ttl_seconds) if url else None
-        return cls(loader, MemoryTier(memory_bytes), shared, beside=Background("sharing pages"))
+        beside = Background("sharing pages")
+        return cls(loader, MemoryTier(memory_bytes), shared, beside=beside, came_further=came_further)
 
     def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         """See `PageSource`. Raises what loading raises."""
+        self._came_further()
         found = self._memory.get(needs)
         while len(found) < len(needs):
             missing = _without(needs, found)
+            self._refuse_too_slow(missing)
             mine, theirs = self._take_off(missing)
             if mine:
-                wanted = {name: missing[name] for name in mine}
-                found |= self._fly(mine, partial(self._fetch, wanted, read_at_us, at_hand))
+                found |= self._fly(mine, missing, read_at_us, at_hand)
             for name, flight in theirs.items():
                 page = self._await(flight)
                 if page is not None and page.read_at_us >= missing[name]:
                     found[name] = page
         return found
 
-    def _take_off(self, missing: Mapping[str, int]) -> tuple[dict[str, Future[Page]], dict[str, Future[Page]]]:
+    def _refuse_too_slow(self, missing: Mapping[str, int]) -> None:
+        """What just took too long for another thread is not asked for again at once."""
+        now = self._clock()
+        with self._lock:
+            refused = [name for name in missing if self._too_slow_until.get(name, now) > now]
+        if refused:
+            raise QueryTimeoutError(f"the page of manifestation {refused[0]!r} took too long to read just now", refused)
+
+    def _take_off(self, missing: Mapping[str, int]) -> tuple[dict[str, _Flight], dict[str, _Flight]]:
         """The flights that this thread leads from now on, and those that others lead."""
-        mine: dict[str, Future[Page]] = {}
-        theirs: dict[str, Future[Page]] = {}
+        mine: dict[str, _Flight] = {}
+        theirs: dict[str, _Flight] = {}
+        load = _Load()
         with self._lock:
             for name in missing:
                 flight = self._flights.get(name)
                 if flight is None:
-                    mine[name] = self._flights[name] = Future()
+                    mine[name] = self._flights[name] = _Flight(load)
                 else:
                     theirs[name] = flight
         return mine, theirs
 
-    def _fly(self, flights: Mapping[str, Future[Page]], fetch: Callable[[], dict[str, Page]]) -> dict[str, Page]:
+    def _fly(
+        self, flights: Mapping[str, _Flight], needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page]
+    ) -> dict[str, Page]:
         """Fetch for all who wait for these; whatever happens, nobody waits for them afterwards."""
+        pages: dict[str, Page] = {}
+        load = next(iter(flights.values())).load
+
+        def came_further() -> None:
+            load.steps += 1
+            self._came_further()
+
         try:
-            pages = fetch()
+            for part in self._fetch({name: needs[name] for name in flights}, read_at_us, at_hand, came_further):
+                pages |= part
+                self._land(part)
+                for name, page in part.items():
+                    flights[name].page.set_result(page)
+                if part:
+                    came_further()
         except BaseException as error:
-            self._land(flights)
-            for flight in flights.values():
-                flight.set_exception(error)
+            if isinstance(error, QueryTimeoutError):
+                self._remember_too_slow(error.pages)
+            lost = _without(flights, pages)
+            self._land(lost)
+            for flight in lost.values():
+                flight.page.set_exception(error)
             raise
-        self._land(flights)
-        for name, flight in flights.items():
-            flight.set_result(pages[name])
         return pages
 
-    def _land(self, flights: Mapping[str, Future[Page]]) -> None:
+    def _land(self, names: Iterable[str]) -> None:
         with self._lock:
-            for name in flights:
+            for name in names:
                 del self._flights[name]
 
-    def _await(self, flight: Future[Page]) -> Page | None:
-        """None when the page must be fetched again: another's failure is only ours when the graph is down."""
-        error = flight.exception()
+    def _remember_too_slow(self, names: Iterable[str]) -> None:
+        now = self._clock()
+        with self._lock:
+            still = {name: until for name, until in self._too_slow_until.items() if until > now}
+            self._too_slow_until = still | dict.fromkeys(names, now + TOO_SLOW_SECONDS)
+
+    def _await(self, flight: _Flight) -> Page | None:
+        """None when the page must be fetched again: another's failure is only ours when the graph is down.
+
+        A page that took too long is remembered by then, so that it is not fetched by one thread after another.
+        """
+        seen = 0
+        while not wait([flight.page], LOOK_SECONDS).done:
+            if flight.load.steps != seen:
+                seen = flight.load.steps
+                self._came_further()
+        error = flight.page.exception()
         if error is None:
-            return flight.result()
+            return flight.page.result()
         if isinstance(error, OutageError):
             raise OutageError(error.service, error.reason) from error
         return None
 
-    def _fetch(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page]) -> dict[str, Page]:
+    def _fetch(
+        self,
+        needs: Mapping[str, int],
+        read_at_us: int,
+        at_hand: Collection[Page],
+        came_further: Callable[[], None],
+    ) -> Iterator[dict[str, Page]]:
         """From memory once more, as the last flight may have landed just before ours took off; then from afar."""
-        load = partial(self._load, read_at_us=read_at_us, at_hand=at_hand)
-        pages = self._memory.get(needs)
+        at_hand = list(at_hand)
+
+        def load(ids: Sequence[str]) -> Iterator[dict[str, Page]]:
+            return self._load(ids, read_at_us, at_hand, came_further)
+
+        yield (pages := self._memory.get(needs))
         missing = _without(needs, pages)
         if self._shared is None:
-            return pages | load(list(missing))
-        cached = self._shared.get(missing)
+            yield from load([*missing])
+            return
+        yield (cached := self._shared.get(missing))
         self._memory.put(cached.values())
-        pages |= cached
         missing = _without(missing, cached)
         deadline = self._clock() + MARKER_MS / 1000
         ours = self._shared.announce(missing, read_at_us)
-        pages |= load([name for name in missing if name in ours])
-        pages |= self._wait(_without(missing, ours), deadline)
-        return pages | load([name for name in missing if name not in pages])
+        yield from load([name for name in missing if name in ours])
+        theirs = _without(missing, ours)
+        yield (come := self._wait(theirs, deadline))
+        yield from load([*_without(theirs, come)])
 
     def _wait(self, needs: Mapping[str, int], deadline: float) -> dict[str, Page]:
         """Those of the pages that other workers announced which come before the deadline."""
@@ -163,16 +253,19 @@ class PageCache:
         self._memory.put(pages.values())
         return pages
 
-    def _load(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page]) -> dict[str, Page]:
+    def _load(
+        self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page], came_further: Callable[[], None]
+    ) -> Iterator[dict[str, Page]]:
         """From the graph, for everybody."""
         if not ids:
-            return {}
-        pages = dict(self._loader.load_pages(ids, read_at_us, at_hand))
-        self._memory.put(pages.values())
-        if (shared := self._shared) is not None:
-            self._beside(lambda: shared.put(pages.values()))
-        return pages
+            return
+        for part in self._loader.load_parts(ids, read_at_us, at_hand, came_further):
+            pages = dict(part)
+            self._memory.put(pages.values())
+            if (shared := self._shared) is not None:
+                self._beside(partial(shared.put, pages.values()))
+            yield pages
 
 
-def _without(needs: Mapping[str, int], names: Container[str]) -> dict[str, int]:
-    return {name: fresh_since_us for name, fresh_since_us in needs.items() if name not in names}
+def _without[T](names: Mapping[str, T], others: Container[str]) -> dict[str, T]:
+    return {name: value for name, value in names.items() if name not in others}

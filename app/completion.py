@@ -16,18 +16,33 @@ from typing import Final, Protocol
 
 from app.errors import OutageError, ProcessorError
 from app.outage import Gate
-from app.ports import Announcement, OutboxStore, UnsentSegment
+from app.pace import FEWEST_RESENT, Pace
+from app.ports import RESEND_AFTER_SECONDS, Announcement, OutboxStore, UnsentSegment
 from app.sqs import Outgoing, Queue
 from app.stopping import Stop
+
+__all__ = [
+    "RESEND_AFTER_SECONDS",
+    "Housekeeper",
+    "Relay",
+    "SpanFinder",
+    "Sweep",
+    "SweepReport",
+    "segment_message",
+    "with_spans",
+]
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 1.0
+"""How often the queue is asked whether lost messages can come back faster; asked only when there are more of them."""
+LOOK_FOR_MISSING_SECONDS: Final = 3_600.0
+"""Only a hand can leave a COMPLETED job without its outbox row, and finding one means to look at every job of a day."""
 STEP_SECONDS: Final = 0.2
-RESEND_AFTER_SECONDS: Final = 900.0
-MAX_RESENT_A_SWEEP: Final = 100
 MAX_RELAYED_A_SWEEP: Final = 100
-"""Both bounded, so that a sweep stays cheap; what is left waits for the next one."""
+"""Bounded, as the segments are, so that a sweep stays cheap; what is left waits for the next one."""
+MOST_NAMED: Final = 10
 
 
 class SpanFinder(Protocol):
@@ -80,38 +95,73 @@ class SweepReport:
 
 
 class Sweep:
-    """Finds what nobody will otherwise do. Cheap when there is nothing: four statements."""
+    """Finds what nobody will otherwise do. Cheap when there is nothing: three statements that read next to nothing."""
 
     def __init__(self, outbox: OutboxStore, relay: Relay, segments: Queue, spans: SpanFinder) -> None:
         self._outbox = outbox
         self._relay = relay
         self._segments = segments
         self._spans = spans
+        self._next_look_for_missing = 0.0
 
-    def run(self, job_id: str | None = None, after_seconds: float = RESEND_AFTER_SECONDS) -> SweepReport:
-        """One sweep, over all jobs or over one. Raises `ProcessorError`; what was done until then stays done."""
+    def run(
+        self, job_id: str | None = None, after_seconds: float | None = None, limit: int = FEWEST_RESENT
+    ) -> SweepReport:
+        """One sweep, over all jobs or over one, that sends at most `limit` messages of segments again.
+
+        `after_seconds`: whose last message is older than that; by default, whose time has come. Raises
+        `ProcessorError`; what was done until then stays done.
+        """
         ended = self._outbox.finish_forgotten(job_id)
-        added = self._outbox.add_missing(job_id)
+        added = self._add_missing(job_id)
         relayed = self._relay.send(self._outbox.lease_unsent(MAX_RELAYED_A_SWEEP, job_id))
-        unsent = self._outbox.mark_for_resending(MAX_RESENT_A_SWEEP, job_id, after_seconds)
-        known, unknown = with_spans(unsent, self._spans, self._outbox.store_spans)
+        resent, unknown = self._send_again(limit, job_id, after_seconds) if limit else (0, 0)
+        return SweepReport(len(ended), len(added), relayed, resent, unknown)
+
+    def count_waiting(self) -> int:
+        """Messages that wait on the input queue for somebody to receive them. Raises `ProcessorError`."""
+        return self._segments.facts().waiting
+
+    def _add_missing(self, job_id: str | None) -> list[str]:
+        if job_id is None:
+            if time.monotonic() < self._next_look_for_missing:
+                return []
+            self._next_look_for_missing = time.monotonic() + LOOK_FOR_MISSING_SECONDS
+        return self._outbox.add_missing(job_id)
+
+    def _send_again(self, limit: int, job_id: str | None, after_seconds: float | None) -> tuple[int, int]:
+        """How many messages went out, and how many can't since nobody knows their segment's span.
+
+        Those with a span go first: the graph, which the others need, may not answer, and then those stay unmarked.
+        """
+        found = self._outbox.mark_for_resending(limit, job_id, after_seconds)
+        resent = self._send([segment for segment in found if segment.start is not None])
+        known, unknown = with_spans(
+            [segment for segment in found if segment.start is None], self._spans, self._outbox.store_spans
+        )
         for segment in unknown:
             log.error(
                 "Segment %s of job %s is unfinished, and neither its row nor the graph knows its span",
                 segment.segment_id,
                 segment.job_id,
             )
-        resent = self._resend(known)
-        return SweepReport(len(ended), len(added), relayed, resent, len(unknown))
+        if unknown:
+            self._outbox.put_off([segment.task_id for segment in unknown])
+        if known:
+            resent += self._send(self._outbox.mark_for_resending(len(known), job_id, after_seconds))
+        return resent, len(unknown)
 
-    def _resend(self, segments: Sequence[UnsentSegment]) -> int:
+    def _send(self, segments: Sequence[UnsentSegment]) -> int:
         if not segments:
             return 0
         refused = self._segments.send([Outgoing(segment_message(segment)) for segment in segments])
+        jobs = sorted({f"job {segment.job_id}" for segment in segments})
+        more = f" and {len(jobs) - MOST_NAMED} more" if len(jobs) > MOST_NAMED else ""
         log.warning(
-            "Sent the messages of %d unfinished segments again, nobody was working on them: %s",
+            "Sent the messages of %d unfinished segments again, nobody was working on them: %s%s",
             len(segments) - len(refused),
-            ", ".join(sorted({f"job {segment.job_id}" for segment in segments})),
+            ", ".join(jobs[:MOST_NAMED]),
+            more,
         )
         return len(segments) - len(refused)
 
@@ -124,6 +174,7 @@ class Housekeeper:
         self._sweep = sweep
         self._gate = gate
         self._every_seconds = every_seconds
+        self._pace = Pace()
         self._inbox: queue.SimpleQueue[Sequence[Announcement]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pending = 0
@@ -143,10 +194,21 @@ class Housekeeper:
         """Relay and sweep until `stop`, then relay what is left."""
         # Soon, since what was forgotten may wait for just this start; spread, since workers start together.
         next_sweep = time.monotonic() + self._every_seconds * random.random() / 6  # noqa: S311
+        next_look = 0.0
         while not stop.is_set():
-            if not self._relay_next(STEP_SECONDS) and time.monotonic() >= next_sweep:
-                self._try(self._sweep_once, "A sweep")
-                next_sweep = time.monotonic() + self._every_seconds * random.uniform(0.8, 1.2)  # noqa: S311
+            if self._relay_next(STEP_SECONDS):
+                continue
+            now = time.monotonic()
+            if now >= next_sweep:
+                self._pace.slow_down()
+            elif self._pace.has_more and now >= next_look:
+                next_look = now + LOOK_SECONDS
+                if not self._may_go_on():
+                    continue
+            else:
+                continue
+            self._try(self._sweep_once, "A sweep")
+            next_sweep = time.monotonic() + self._every_seconds * random.uniform(0.8, 1.2)  # noqa: S311
         while self._relay_next(0.0):
             pass
 
@@ -164,9 +226,20 @@ class Housekeeper:
         with self._lock:
             self._pending += more
 
-    def _sweep_once(self) -> None:
+    def _may_go_on(self) -> bool:
+        """Whether lost messages that were sent again are worked off, so that the next can follow at once."""
+        waiting: list[int] = []
         if self._gate.is_open:
-            self._sweep.run()
+            self._try(lambda: waiting.append(self._sweep.count_waiting()), "Asking the queue")
+        return bool(waiting) and self._pace.speed_up(waiting[0])
+
+    def _sweep_once(self) -> None:
+        resent = 0
+        try:
+            if self._gate.is_open:
+                resent = self._sweep.run(limit=self._pace.limit).segments_resent
+        finally:
+            self._pace.note(resent)
 
     def _try(self, step: Callable[[], object], what: str) -> None:
         try:

@@ -4,8 +4,9 @@ Invariant: a wrong setting stops the start with one message that names every off
 each command asks only for the variables that it uses (shared/spec/contract.md, "Environment").
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from typing import Annotated, Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ def _check_scheme(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+QUEUES: Final = ("sqs_queue_url", "sqs_completed_queue_url", "sqs_dead_letter_queue_url")
 NEO4J_SCHEMES: Final = ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
 POSTGRES_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg2")
 
@@ -91,9 +93,27 @@ def load_settings(*names: str) -> Settings:
     """
     try:
         model: Callable[[], Settings] = _subset(frozenset(name.lower() for name in names))
-        return model()
+        settings = model()
     except ValidationError as error:
         raise ConfigurationError(_report(error)) from None
+    refuse_same_queues({name.upper(): getattr(settings, name, None) for name in QUEUES})
+    return settings
+
+
+def refuse_same_queues(urls: Mapping[str, str | None]) -> None:
+    """Two of them are the same queue: what a worker sent to one it would receive as the other.
+
+    Only the path counts: one client serves all queues, and asks its own endpoint whatever host a URL names.
+    Raises `ConfigurationError` that names the variables, which are the keys.
+    """
+    paths = {name: [part for part in urlsplit(url).path.split("/") if part] for name, url in urls.items() if url}
+    same = [
+        f"{one} and {other} name the same queue"
+        for (one, path), (other, other_path) in combinations(paths.items(), 2)
+        if path == other_path
+    ]
+    if same:
+        raise ConfigurationError(_complain(same))
 
 
 def get(name: str) -> Any:
@@ -120,9 +140,13 @@ def _subset(fields: frozenset[str]) -> Callable[[], Settings]:
 
 def _report(error: ValidationError) -> str:
     items = error.errors(include_url=False, include_input=False, include_context=False)
-    lines = "\n".join(f"  - {str(item['loc'][0]).upper()} {_reason(item['type'], item['msg'])}" for item in items)
+    return _complain([f"{str(item['loc'][0]).upper()} {_reason(item['type'], item['msg'])}" for item in items])
+
+
+def _complain(complaints: Sequence[str]) -> str:
+    lines = "\n".join(f"  - {complaint}" for complaint in complaints)
     return (
-        f"The settings are not usable; {len(items)} to mend:\n{lines}\n"
+        f"The settings are not usable; {len(complaints)} to mend:\n{lines}\n"
         f"Set them in the environment or in {ENV_FILE} (cp env.example .env); env.example explains each."
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.models import parse_segment_message
+from app.models import parse_segment_message, read_ids
 from app.ports import SegmentRequest
 from app.sqs import MESSAGE_LIMITS_BYTES, Outgoing, size_bytes, text_attribute
 
@@ -52,6 +52,10 @@ class Delivery:
             end=message.end,
             sent_at_ms=self.first_sent_at_ms,
         )
+
+    def read_ids(self) -> dict[str, str]:
+        """`job_id` and `segment_id` for a log line, as far as the body holds them, whatever else is wrong with it."""
+        return read_ids(self.body)
 
     def fresh_copy(self, delay_seconds: int, now_ms: int) -> Outgoing:
         """The same message again, with a receive count that starts anew; it knows when the first was sent.

@@ -4,6 +4,9 @@ Invariant: what kind of failure something is (shared/spec/lifecycle.md, "Failure
 and carried by its type; nothing above an adapter looks at a vendor's exception.
 """
 
+from collections.abc import Collection
+from typing import ClassVar
+
 
 class ProcessorError(Exception):
     """Base of every error that this project raises on purpose."""
@@ -17,18 +20,34 @@ class StatementTimeoutError(TransientError):
     """PostgreSQL ended a statement of ours that waited for a lock, or ran, for too long; a smaller one may succeed."""
 
 
+class QueryTimeoutError(TransientError):
+    """A query asked too much of the graph, of its time or its memory; a smaller one may succeed."""
+
+    def __init__(self, reason: str, pages: Collection[str] = ()) -> None:
+        """`pages`: the ids of those that are too slow even when each is asked for by itself."""
+        super().__init__(reason)
+        self.pages = frozenset(pages)
+
+
 class OutageError(TransientError):
-    """A whole service does not answer. No attempt is charged; receiving pauses until a probe succeeds."""
+    """A whole service does not answer us. No attempt is charged; receiving pauses until a probe succeeds."""
+
+    says: ClassVar = "does not answer"
 
     def __init__(self, service: str, reason: str) -> None:
         """`service` as a person names it ("PostgreSQL"); `reason` without secrets."""
-        super().__init__(f"{service} does not answer: {reason}")
+        super().__init__(f"{service} {self.says}: {reason}")
         self.service = service
         self.reason = reason
 
 
 class RefusedError(OutageError):
-    """A service answers and refuses us: the password, the database's name. At start no waiting mends that."""
+    """A service answers and refuses us: the password, the database's name, a right, a constant query of ours.
+
+    At start no waiting mends that.
+    """
+
+    says: ClassVar = "refuses us"
 
 
 class PermanentError(ProcessorError):

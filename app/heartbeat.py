@@ -1,7 +1,8 @@
 """Keeps what is in hand ours: renews leases in PostgreSQL, then visibility in SQS, at a third of the time-out.
 
 Invariant: a message's visibility is never extended past a lease that could not be renewed, so that what this
-process can no longer hold comes back for others. A claim that is lost is marked, and its message left alone.
+process can no longer hold comes back for others. A claim that is lost is marked, and its message left alone. What is in
+hand is known by the thread that has it, so that what a hung one holds can be left to its leases.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Final, Protocol
 
 from app.delivery import Delivery
 from app.errors import ProcessorError
+from app.logs import fields
 from app.ports import Claimed
 from app.sqs import MAX_VISIBILITY_SECONDS
 from app.stopping import Stop
@@ -61,6 +63,8 @@ class Heartbeat:
         self._segments: dict[str, tuple[str, str]] = {}
         self._claims: dict[str, Claimed] = {}
         self._lost: set[str] = set()
+        self._holders: dict[str, threading.Thread] = {}
+        """By handle and by token."""
 
     @property
     def lease_seconds(self) -> float:
@@ -69,16 +73,22 @@ class Heartbeat:
 
     @contextmanager
     def watching(self, deliveries: Sequence[Delivery]) -> Iterator[None]:
-        """They are in hand inside this context."""
+        """They are in hand inside this context, held by the calling thread."""
         with self._lock:
             self._deliveries.update((delivery.handle, delivery) for delivery in deliveries)
+            self._holders.update((delivery.handle, threading.current_thread()) for delivery in deliveries)
         try:
             yield
         finally:
-            with self._lock:
-                for delivery in deliveries:
-                    self._deliveries.pop(delivery.handle, None)
-                    self._segments.pop(delivery.handle, None)
+            self.let_go(deliveries)
+
+    def let_go(self, deliveries: Collection[Delivery]) -> None:
+        """They have their outcome, or are about to get it: their visibility is not extended any more."""
+        with self._lock:
+            for delivery in deliveries:
+                self._deliveries.pop(delivery.handle, None)
+                self._segments.pop(delivery.handle, None)
+                self._holders.pop(delivery.handle, None)
 
     def name(self, delivery: Delivery, job_id: str, segment_id: str) -> None:
         """`delivery` asks for that segment: when its claim is lost, the message is left alone."""
@@ -86,16 +96,26 @@ class Heartbeat:
             self._segments[delivery.handle] = (job_id, segment_id)
 
     def hold(self, claims: Collection[Claimed]) -> None:
-        """Renew these from now on."""
+        """Renew these from now on; the calling thread holds them."""
         with self._lock:
             self._claims.update((claim.token, claim) for claim in claims)
+            self._holders.update((claim.token, threading.current_thread()) for claim in claims)
 
     def release(self, claims: Collection[Claimed]) -> None:
         """They have ended."""
         with self._lock:
             for claim in claims:
                 self._claims.pop(claim.token, None)
+                self._holders.pop(claim.token, None)
                 self._lost.discard(claim.token)
+
+    def abandon(self, threads: Collection[threading.Thread]) -> tuple[list[Delivery], list[Claimed]]:
+        """Leave what these threads hold to its leases and visibility; it is not in hand any more."""
+        with self._lock:
+            keys = [key for key, holder in self._holders.items() if holder in threads]
+            deliveries = [self._deliveries.pop(key) for key in keys if key in self._deliveries]
+            claims = [self._claims.pop(key) for key in keys if key in self._claims]
+        return deliveries, [claim for claim in claims if claim.token not in self._lost]
 
     def is_lost(self, claim: Claimed) -> bool:
         """Somebody else has claimed it since."""
@@ -137,7 +157,8 @@ class Heartbeat:
             self._lost.update(claim.token for claim in gone)
             self._let_go({(claim.job_id, claim.segment_id) for claim in gone})
         for claim in gone:  # no warning: its run may be ending well just now; if not, the service says so
-            log.info("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id)
+            ids = fields(job_id=claim.job_id, segment_id=claim.segment_id, attempt=claim.attempts)
+            log.info("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id, extra=ids)
 
     def _let_go(self, segments: Collection[tuple[str, str]]) -> None:
         """Their messages are not in hand any more, whatever becomes of the batch: an old receipt may still act."""

@@ -7,10 +7,12 @@ tested without a database, a queue or a graph.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from app.errors import PermanentError
 from app.ports import UnsentSegment
+
+ENDED: Final = ("COMPLETED", "FAILED")
 
 
 class NotFoundError(PermanentError):
@@ -38,12 +40,12 @@ class Job:
     @property
     def has_ended(self) -> bool:
         """Nobody works on it any more, unless it is retried."""
-        return self.status in ("COMPLETED", "FAILED")
+        return self.status in ENDED
 
     @property
     def open_segments(self) -> int:
         """How many segments are neither COMPLETED nor FAILED."""
-        return self.total_segments - self.completed_segments - self.failed_segments
+        return max(0, self.total_segments - self.completed_segments - self.failed_segments)
 
 
 class SegmentRecord(NamedTuple):
@@ -67,6 +69,38 @@ class Drift(NamedTuple):
     failed_segments: int
     completed_rows: int
     failed_rows: int
+
+
+class Miscount(NamedTuple):
+    """A job that has no rows, or another number of them than its producer has written into `total_segments`."""
+
+    job_id: str
+    status: str
+    total_segments: int
+    rows: int
+
+    @property
+    def is_stuck(self) -> bool:
+        """It can't end by itself, unless its producer has yet to write the rows."""
+        return self.status not in ENDED and (self.rows == 0 or self.rows < self.total_segments)
+
+
+class Outlook(NamedTuple):
+    """What the unfinished segments wait for; each is counted under one of the four."""
+
+    unfinished: int = 0
+    held: int = 0
+    """By a worker, whose lease runs on."""
+    held_until: datetime | None = None
+    waiting: int = 0
+    """For the time of their retry."""
+    waiting_until: datetime | None = None
+    quiet: int = 0
+    """Their last message is young enough to be still on its way."""
+    quiet_until: datetime | None = None
+    """When a sweep sends the first of those again."""
+    due: int = 0
+    """In nobody's hands."""
 
 
 class SegmentSource(Protocol):
@@ -124,6 +158,10 @@ class RepairStore(Protocol):
         """Count the job's rows again under its lock; whether anything was different."""
         ...
 
-    def count_unfinished(self, job_id: str | None) -> int:
-        """Segments that are QUEUED, IN_PROGRESS or RETRYING."""
+    def find_miscounted(self, job_id: str | None) -> list[Miscount]:
+        """Jobs with no rows, or others than `total_segments` says; without `job_id` only those that have not ended."""
+        ...
+
+    def look_ahead(self, job_id: str | None, after_seconds: float) -> Outlook:
+        """What each unfinished segment waits for; a message counts as young for `after_seconds`, doubled."""
         ...

@@ -16,6 +16,7 @@ from app.jobs import Sending, find_job
 from app.jobs_print import (
     describe_job,
     describe_reconciliation,
+    explain_miscount,
     print_jobs,
     print_record,
     say,
@@ -93,6 +94,8 @@ def status(parts: Parts, options: argparse.Namespace) -> int:
     job = find_job(parts.jobs, options.job_id)
     if not options.watch:
         tell(describe_job(job))
+        for each in parts.repairs.find_miscounted(options.job_id):
+            tell(explain_miscount(each))
         return 0
     with watching(job) as update:
         while not job.has_ended:
@@ -145,9 +148,10 @@ def reconcile(parts: Parts, options: argparse.Namespace) -> int:
     require(*STORE, *SEGMENTS_QUEUE, *COMPLETED_QUEUE)
     if options.job_id:
         find_job(parts.jobs, options.job_id)
-    found = repairs.reconcile(parts.repairs, parts.sweep, options.job_id, options.after)
-    tell(describe_reconciliation(found))
-    return 1 if found.beyond_repair or found.swept.segments_without_span else 0
+    on_queue = parts.queue.facts().messages
+    found = repairs.reconcile(parts.repairs, parts.sweep, options.job_id, options.after, on_queue)
+    tell(describe_reconciliation(found, options.job_id, options.after, on_queue))
+    return 0 if found.is_complete else 1
 
 
 def _messages(count: int) -> str:

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final
 
 from rich import box
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from app.job_ports import Drift, Job, SegmentRecord
+from app.job_ports import Drift, Job, Miscount, Outlook, SegmentRecord
 from app.logs import one_line
 from app.repairs import Reconciliation
 
@@ -88,15 +89,10 @@ def print_record(record: SegmentRecord) -> None:
     sys.stdout.write(f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "related": {record.related or "null"}}}\n')
 
 
-def describe_reconciliation(found: Reconciliation) -> str:
-    """What was found and what was done about it, a line each."""
-    if found.found_nothing:
-        return "Nothing to repair."
+def describe_reconciliation(found: Reconciliation, job_id: str | None, after_seconds: float, on_queue: int) -> str:
+    """What was found, what was done about it, and what it leaves to whom, a line each."""
     swept = found.swept
     lines = [f"{_drift(each)}: mended" for each in found.repaired]
-    lines += [
-        f"{_drift(each)}: NOT mended, more rows have ended than the job has segments" for each in found.beyond_repair
-    ]
     for count, words in (
         (swept.jobs_ended, "jobs had ended without being told so: their status is set"),
         (swept.outbox_rows_added, "COMPLETED jobs had no completion message to send: it is made"),
@@ -106,7 +102,56 @@ def describe_reconciliation(found: Reconciliation) -> str:
     ):
         if count:
             lines.append(f"{count} {words}")
-    return "\n".join(lines)
+    again = f"python -m app.jobs reconcile{f' {job_id}' if job_id else ''} --after"
+    if found.left:
+        lines.append(
+            f"{found.left} more are in nobody's hands: NOT sent. The queue held {on_queue} messages before, and nobody"
+            f" can tell whether theirs are among them; once it is emptier: {again} {after_seconds:.0f}"
+        )
+    lines += [explain_miscount(each) for each in found.miscounted]
+    return "\n".join([*(lines or ["Nothing to repair."]), *_outlook(found.outlook, after_seconds, again)])
+
+
+def _outlook(outlook: Outlook, after_seconds: float, again: str) -> list[str]:
+    """What is not broken, or can't be told yet."""
+    lines = []
+    if outlook.held:
+        lines.append(f"{outlook.held} are held by workers, the last until {_moment(outlook.held_until)}")
+    if outlook.waiting:
+        lines.append(f"{outlook.waiting} wait for their next attempt, the last until {_moment(outlook.waiting_until)}")
+    if outlook.quiet:
+        lines.append(
+            f"{outlook.quiet} were sent less than {_duration(after_seconds)} ago, twice as long after each repeat, so"
+            f" their messages may still be on their way; workers send them again from {_moment(outlook.quiet_until)}"
+            f" on, and this does so now: {again} 0"
+        )
+    if not lines:
+        return []
+    unfinished = "1 segment was" if outlook.unfinished == 1 else f"{outlook.unfinished} segments were"
+    return [f"{unfinished} unfinished:", *(f"  {line}" for line in lines)]
+
+
+def _moment(moment: datetime | None) -> str:
+    return moment.astimezone().strftime(TIME_FORMAT) if moment else "?"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+
+
+def explain_miscount(job: Miscount) -> str:
+    """What is wrong with a job's `total_segments`, and what to do about it."""
+    cancel = f"end it: python -m app.jobs cancel {job.job_id}"
+    if job.rows == 0:
+        what = f"job {job.job_id} ({job.status}) has no segments"
+        return f"{what}: unless its producer has yet to write them, {cancel}" if job.is_stuck else what
+    what = f"total_segments of job {job.job_id} ({job.status}) says {job.total_segments}, it has {job.rows} segments"
+    correct = f"UPDATE root_job SET total_segments = {job.rows} WHERE job_id = '{job.job_id}';"  # noqa: S608  (to be read)
+    if job.is_stuck:
+        return f"{what}: it can't end. If no more are to come, correct it: {correct} or {cancel}"
+    if job.rows > job.total_segments:
+        return f"{what}: it ends with the last of them. To correct it: {correct}"
+    return what
 
 
 def _drift(drift: Drift) -> str:

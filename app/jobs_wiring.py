@@ -7,8 +7,8 @@ Invariant: nothing is read or connected to before its first use. A command that 
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from threading import Lock
-from typing import TYPE_CHECKING, Final
+from threading import Lock, RLock
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
 
@@ -81,39 +81,49 @@ class Graph:
             return self._opened
 
 
+class _made_once[T](cached_property[T]):
+    """A part that is made by whoever first asks for it; others who ask meanwhile wait for that one."""
+
+    def __get__(self, parts: Any, owner: type | None = None) -> Any:
+        with parts.making:
+            return super().__get__(parts, owner)
+
+
 class Parts:
-    """The parts, each made when it is first asked for. Raises `ConfigurationError` then."""
+    """The parts, each made when it is first asked for. Raises `ConfigurationError` then. Safe to share."""
 
     def __init__(self) -> None:
         self.graph = Graph()
+        self.making = RLock()
+        """Held while a part is made; parts are made of other parts."""
 
-    @cached_property
+    @_made_once
     def engine(self) -> Engine:
         """PostgreSQL."""
         return make_engine(load_settings(*STORE).postgres_url, application_name="segment-jobs")
 
-    @cached_property
+    @_made_once
     def jobs(self) -> PostgresJobs:
         """Jobs in PostgreSQL."""
         return PostgresJobs(self.engine)
 
-    @cached_property
+    @_made_once
     def repairs(self) -> PostgresRepairs:
         """An operator's statements."""
         return PostgresRepairs(self.engine)
 
-    @cached_property
+    @_made_once
     def queue(self) -> Queue:
         """The input queue."""
         settings = load_settings(*SEGMENTS_QUEUE)
         return make_queue(settings, settings.sqs_queue_url)
 
-    @cached_property
+    @_made_once
     def producer(self) -> Producer:
         """Makes jobs and sends their messages."""
         return Producer(self.jobs, self.queue, self.graph)
 
-    @cached_property
+    @_made_once
     def sweep(self) -> Sweep:
         """The worker's sweep."""
         settings = load_settings(*COMPLETED_QUEUE)

@@ -1,7 +1,8 @@
 """Log lines as published: ``2025-11-18 10:30:45 - app.tasks - INFO - Processing segment …``, or JSON lines.
 
 Invariant: one record is one line whatever an id contains (control characters are escaped), and a record carries
-ids and reasons, never a message body, a result or a secret. Fields come through ``extra={"job_id": …}``.
+ids and reasons, never a message body, a result or a secret. Fields come through ``extra=fields(job_id=…)``, and cost
+nothing where the format shows none.
 """
 
 import json
@@ -17,11 +18,27 @@ _SILENT: Final = ("neo4j",)
 """Says with ERROR what it also raises and the worker deals with: a connection that was cut, for one."""
 
 
+_shows_fields = False
+_worker: dict[str, str] = {}
+
+
+def fields(**ids: object) -> dict[str, object] | None:
+    """The ids of a record, for its `extra`; None when the format has no place for them."""
+    return ids if _shows_fields else None
+
+
+def set_worker(name: str) -> None:
+    """Put this worker's name on every JSON line from now on."""
+    _worker["worker"] = name
+
+
 def setup_logging(level: str, log_format: str, stream: IO[str] | None = None) -> None:
     """Send everything of `level` and above to `stream` (default: stderr), ``text`` or ``json``.
 
     Libraries speak from WARNING on only: their chatter holds queries and headers.
     """
+    global _shows_fields
+    _shows_fields = log_format == "json"
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -61,7 +78,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC, ISO 8601), logger, level, event and the record's own fields."""
+    """One JSON object a line: time (UTC, ISO 8601), logger, level, event, the worker and the record's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -70,6 +87,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "level": record.levelname,
             "event": record.getMessage(),
+            **_worker,
             **_fields(vars(record)),
         }
         if record.exc_info:

@@ -2,16 +2,23 @@
 
 Invariant: nothing else builds the worker's parts, and nothing here does their work.
 
-Exit codes: 0 stopped as asked; 2 the settings, queues or credentials are wrong; 3 a thread hung; 128 + n on a second
-signal n.
+Exit codes: see `EPILOG`.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # The imports take a second, in which Ctrl-C ends the process as SIGTERM does, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
 import gc
 import logging
 import os
 import socket
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +27,7 @@ from sqlalchemy import Engine
 from app.acknowledge import Acknowledger
 from app.cache import PageCache
 from app.completion import Housekeeper, Relay, Sweep
-from app.config import Settings, load_settings
+from app.config import Settings, load_settings, refuse_same_queues
 from app.consumer import SimpleConsumer
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
@@ -28,7 +35,7 @@ from app.db.postgres import make_engine, ping
 from app.db.results import PostgresResults
 from app.errors import ConfigurationError
 from app.heartbeat import Heartbeat
-from app.logs import setup_logging
+from app.logs import set_worker, setup_logging
 from app.neo4j_database import Neo4JDatabase
 from app.outage import Gate
 from app.parts import Parts
@@ -67,8 +74,26 @@ QUEUE_SETTINGS: Final = (
 """What a consumer needs whose subclass handles the messages by itself."""
 
 
-def main() -> int:
-    """Run the worker until it is told to stop; its exit code."""
+DESCRIPTION: Final = """Find the related segments of every segment whose message is on the input queue.
+Runs until SIGTERM or Ctrl-C; run as many as you like."""
+EPILOG: Final = """settings:
+  from the environment or .env; env.example explains each
+
+exit codes:
+  0        stopped as asked
+  2        the settings, queues or credentials are wrong, or what was typed
+  3        a thread hung: restart it
+  128 + n  a second signal n ended it at once"""
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run the worker until it is told to stop; its exit code. Exits by itself after ``--help`` and on a usage error."""
+    argparse.ArgumentParser(
+        prog="python -m app.main",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(arguments)
     try:
         return SimpleConsumer(queue_url=load_settings().sqs_queue_url).run(when_wired=_spare_the_collector)
     except ConfigurationError as error:
@@ -82,6 +107,8 @@ def wire(consumer: SimpleConsumer) -> Parts:
     Raises `ConfigurationError`. When the consumer is told to stop meanwhile, the waiting ends.
     """
     settings = load_settings(*QUEUE_SETTINGS) if consumer.handles_itself else load_settings()
+    worker = _worker_name()
+    set_worker(worker)
     if not logging.getLogger().handlers:
         setup_logging(settings.log_level, settings.log_format)
     consumer.complete(
@@ -89,6 +116,13 @@ def wire(consumer: SimpleConsumer) -> Parts:
         wait_time_seconds=settings.sqs_wait_time_seconds,
         visibility_timeout_seconds=settings.sqs_visibility_timeout_seconds,
         polling_wait_time_ms=settings.polling_wait_time_ms,
+    )
+    refuse_same_queues(
+        {
+            "SQS_QUEUE_URL": consumer.queue_url,
+            "SQS_COMPLETED_QUEUE_URL": None if consumer.handles_itself else settings.sqs_completed_queue_url,
+            "SQS_DEAD_LETTER_QUEUE_URL": settings.sqs_dead_letter_queue_url,
+        }
     )
     queues = _Queues.open(consumer, settings)
     facts = queues.check(consumer.stopping)
@@ -98,17 +132,23 @@ def wire(consumer: SimpleConsumer) -> Parts:
         heartbeat=Heartbeat(None, queues.segments, visibility_seconds=consumer.visibility_timeout_seconds),
         gate=Gate({"SQS": queues.segments.facts}),
         service=None,
-        lanes=settings.sqs_batches_in_hand,
+        lanes=_lanes(consumer, settings),
         grace_seconds=settings.shutdown_grace_seconds,
     )
     if consumer.handles_itself:
         parts.helpers = (("heartbeat", parts.heartbeat),)
     else:
-        _add_service(parts, queues, settings, consumer)
+        _add_service(parts, queues, settings, consumer, worker)
     return parts
 
 
 SimpleConsumer.wiring = staticmethod(wire)
+
+
+def _lanes(consumer: SimpleConsumer, settings: Settings) -> int:
+    """A subclass's handler is called from one thread, as the library does, unless somebody has asked for more."""
+    is_asked_for = "sqs_batches_in_hand" in settings.model_fields_set
+    return settings.sqs_batches_in_hand if is_asked_for or not consumer.handles_itself else 1
 
 
 def _spare_the_collector() -> None:
@@ -117,17 +157,24 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: SimpleConsumer) -> None:
+def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: SimpleConsumer, worker: str) -> None:
     """The databases, the service over them, and the threads beside it."""
     engine = make_engine(settings.postgres_url, pool_size=settings.sqs_batches_in_hand + HELPERS_CONNECTIONS)
-    graph = Neo4JDatabase(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password, settings.neo4j_database)
+    graph = Neo4JDatabase(
+        settings.neo4j_uri,
+        settings.neo4j_user,
+        settings.neo4j_password,
+        settings.neo4j_database,
+        came_further=parts.progress.mark,
+    )
     pages = PageCache.connect(
         graph,
         memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
         url=settings.dragonfly_url,
         ttl_seconds=settings.cache_ttl_seconds,
+        came_further=parts.progress.mark,
     )
-    claims = PostgresClaims(engine, _worker_name(), settings.max_attempts)
+    claims = PostgresClaims(engine, worker, settings.max_attempts)
     results = PostgresResults(engine)
     outbox = PostgresOutbox(engine)
     relay = Relay(outbox, queues.completed)
@@ -142,7 +189,7 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
         lambda starts: graph.relate(starts, pages),
         parts.heartbeat,
         parts.gate,
-        Room(),
+        Room(parts.progress.mark),
         max_attempts=settings.max_attempts,
         lease_seconds=parts.heartbeat.lease_seconds,
     )
@@ -218,7 +265,7 @@ def _worker_name() -> str:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = main(sys.argv[1:])
     logging.shutdown()
     sys.stdout.flush()
     # Lanes may still be parked in a poll; the interpreter would wait for, or trip over, what they are doing.

@@ -73,12 +73,28 @@ class CompletionMessage(BaseModel):
 def parse_segment_message(body: str) -> SegmentMessage:
     """The message in `body` (JSON text).
 
-    Raises `PoisonError` that names every wrong field, and the ids as far as they could be read.
+    Raises `PoisonError` that names every wrong field; `read_ids` tells whose message it was.
     """
     try:
         return SegmentMessage.model_validate_json(body)
     except ValidationError as error:
         raise PoisonError(_describe(error)) from None
+
+
+class _Ids(BaseModel):
+    """Whatever stands where the ids should be."""
+
+    job_id: Any = None
+    segment_id: Any = None
+
+
+def read_ids(body: str) -> dict[str, str]:
+    """`job_id` and `segment_id`, those of them that can be read from a body of any kind; for log lines only."""
+    try:
+        ids = vars(_Ids.model_validate_json(body))
+    except ValidationError:
+        return {}
+    return {name: value for name, value in ids.items() if isinstance(value, str) and 1 <= len(value) <= MAX_ID_BYTES}
 
 
 def _describe(error: ValidationError) -> str:

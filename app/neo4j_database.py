@@ -1,21 +1,22 @@
 """The graph: pages, and the segments that a job is cut from. It only ever reads.
 
-Invariant: a page that is loaded here was read after `read_at_us`, and malformed data in one text spoils no other.
+Invariant: a page that is loaded here was read after `read_at_us`; malformed data in one text spoils no other, nor does
+a text that takes too long; one walk waits for the server `MAX_WAIT_SECONDS` and one query more at most.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import batched
-from threading import Lock
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 from urllib.parse import urlsplit
 
-import neo4j
-
 from app import neo4j_quries as queries
-from app.errors import ConfigurationError, PermanentError, ProcessorError
+from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, QueryTimeoutError, RefusedError
 from app.mirrors import Mirrors, find_mirrors
-from app.neo4j_session import QueryTimeoutError, Reader, open_driver
+from app.neo4j_session import QUERY_TIMEOUT_SECONDS, SERVICE, Patience, Reader, open_driver
+from app.neo4j_shared import Settings, borrow, give_back
 from app.page_builder import WarnOnce, build_pages, check_layer, join_layers
 from app.pages import Page
 from app.traversal import PageSource, RelatedTexts, Start, walk_together
@@ -23,11 +24,10 @@ from app.traversal import PageSource, RelatedTexts, Start, walk_together
 logger = logging.getLogger(__name__)
 
 MAX_PAGES_A_QUERY = 64
+SPLIT_INTO = 8  # as many queries take the place of one that took too long: 64 pages, 8, 1
+MAX_WAIT_SECONDS: Final = 120.0  # for the server, of one walk; no query is begun later
 MAX_SPANS_A_QUERY = 5_000
 JOB_ANNOTATION_TYPES = ("segmentation", "pagination")  # the first that a manifestation has
-
-_shared_lock = Lock()
-_shared_driver: neo4j.Driver | None = None
 
 
 class SegmentSpan(NamedTuple):
@@ -51,18 +51,29 @@ class Neo4JDatabase:
         user: str | None = None,
         password: str | None = None,
         database: str | None = None,
+        *,
+        came_further: Callable[[], None] = lambda: None,
     ) -> None:
-        """`user` None: neo4j; `database` None: the user's home database."""
+        """`user` None: neo4j; `database` None: the user's home database.
+
+        `came_further` is called, by the thread that waits, for each part that arrives of what `relate` reads.
+        """
         self._warn = WarnOnce()
-        is_shared = uri is None
+        self._came_further = came_further
+        self._closing = threading.Lock()
+        self._borrowed: Settings | None = None
         if uri is None:
-            self._driver, uri, database = _share_driver()
+            self._borrowed, database = _read_settings()
+            self._driver = borrow(self._borrowed)
+            uri = self._borrowed[0]
         else:
             self._driver = open_driver(uri, user or "neo4j", password or "")
         self.graph_id = f"{urlsplit(uri).netloc}/{database or ''}"
         self._reader = Reader(self._driver, database)
+        self._walks = _Walks()
         self._understands_us = False
-        if is_shared:
+        self._has_seen_texts = False
+        if self._borrowed:
             try:
                 self.ping()
             except ProcessorError:
@@ -80,23 +91,68 @@ class Neo4JDatabase:
         source = self if pages is None else pages
         # What is loaded now is read after the last of the claims returned, so it may carry the latest time.
         read_at_us = max((start.read_at_us for start in starts), default=0)
-        return walk_together(starts, lambda needs, at_hand: source.get(needs, read_at_us, at_hand))
+        self._walks.patience = Patience(MAX_WAIT_SECONDS)
+        try:
+            return walk_together(starts, lambda needs, at_hand: source.get(needs, read_at_us, at_hand))
+        finally:
+            self._walks.patience = None
 
     def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         """Pages without a cache: a `PageSource`."""
         return self.load_pages(list(needs), read_at_us, at_hand)
 
     def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> dict[str, Page]:
-        """A page for every id, read now but for what pages at hand tell. One round trip for every `MAX_PAGES_A_QUERY`.
+        """A page for every id: all that `load_parts` gives."""
+        pages: dict[str, Page] = {}
+        for part in self.load_parts(ids, read_at_us, at_hand, self._came_further):
+            pages |= part
+        return pages
+
+    def load_parts(
+        self,
+        ids: Sequence[str],
+        read_at_us: int,
+        at_hand: Collection[Page] = (),
+        came_further: Callable[[], None] = lambda: None,
+    ) -> Iterator[dict[str, Page]]:
+        """A page for every id, part by part, read now but for what pages at hand tell.
+
+        One round trip for every `MAX_PAGES_A_QUERY`; what takes too long is read in smaller parts, and all others are
+        given before a page that is too slow by itself is raised for.
 
         `read_at_us`: microseconds on PostgreSQL's clock, of a moment before this call. `at_hand`: see `PageSource`.
-        Raises as `relate`.
+        `came_further` is called while rows come. Raises as `relate`, `QueryTimeoutError` with the pages to blame.
         """
-        pages: dict[str, Page] = {}
-        for chunk in batched(ids, MAX_PAGES_A_QUERY):
-            mirrors = find_mirrors(chunk, [*at_hand, *pages.values()], read_at_us)
-            pages |= self._load_chunk(chunk, read_at_us, mirrors)
-        return pages
+        patience = self._walks.patience or Patience(MAX_WAIT_SECONDS)
+        known = list(at_hand)
+        too_slow: list[str] = []
+        sizes = _Sizes()
+        reason = ""
+        parts = [*batched(ids, MAX_PAGES_A_QUERY)][::-1]
+        while parts:
+            if patience.left <= 0:
+                left = sum(map(len, parts))
+                reason = f"after {MAX_WAIT_SECONDS:.0f} s of waiting for {SERVICE} in all {left} pages are left to read"
+                raise QueryTimeoutError(reason, too_slow)
+            part = parts.pop()
+            if sizes.is_too_large(part):
+                parts += _smaller(part)[::-1]
+                continue
+            try:
+                pages = self._load_part(part, read_at_us, find_mirrors(part, known, read_at_us), patience, came_further)
+            except QueryTimeoutError as error:
+                if len(part) > 1:
+                    sizes.note_failure(part)
+                    parts += _smaller(part)[::-1]
+                else:
+                    too_slow += part
+                    reason = f"the page of manifestation {part[0]!r} takes too long to read: {error}"
+            else:
+                self._check_sight(pages)
+                known += pages.values()
+                yield pages
+        if too_slow:
+            raise QueryTimeoutError(reason, too_slow)
 
     def list_segments(self, manifestation_id: str) -> list[SegmentSpan] | None:
         """The segmentation's segments, without one the pagination's, by (start, id); None: no such manifestation.
@@ -132,46 +188,111 @@ class Neo4JDatabase:
         return self._reader.read(query, list, seconds=seconds, **parameters)
 
     def ping(self) -> None:
-        """Raise `ConfigurationError` when waiting would not mend it, `OutageError` when it might."""
+        """Raise `ConfigurationError` when waiting would not mend it, `OutageError` when it might.
+
+        It runs what a batch runs, so that what refuses the one refuses the other.
+        """
         self._reader.verify()
-        if not self._understands_us:
-            try:
-                self._reader.read(queries.READ_PAGES, list, wanted=[])
-            except PermanentError as error:
-                raise ConfigurationError(f"Neo4j 5.23 or later is needed, with the right to read: {error}") from error
-            self._understands_us = True
+        try:
+            self._reader.read(queries.READ_PAGES, list, wanted=[{"id": "", "known": []}])
+        except RefusedError as error:
+            if self._understands_us:
+                raise
+            raise ConfigurationError(f"Neo4j 5.23 or later is needed, with the right to read: {error}") from error
+        self._understands_us = True
+        if self._has_seen_texts:
+            self._expect_texts()
 
     def close(self) -> None:
-        """Close the connections; the shared driver's too, of which the next one without arguments opens another."""
-        global _shared_driver
-        with _shared_lock:
-            if self._driver is _shared_driver:
-                _shared_driver = None
-        self._driver.close()
+        """Close the connections, unless others share them. What is asked afterwards is answered by `OutageError`."""
+        if not self._closing.acquire(blocking=False):
+            return
+        self._reader.close()
+        if self._borrowed:
+            give_back(self._borrowed)
+        else:
+            self._driver.close()
 
-    def _load_chunk(self, ids: Sequence[str], read_at_us: int, mirrors: Mirrors) -> dict[str, Page]:
-        try:
-            return self._reader.read(
-                queries.READ_PAGES,
-                lambda rows: build_pages(rows, read_at_us, self._warn, mirrors),
-                wanted=[{"id": name, "known": [mirror.key for mirror in mirrors[name]]} for name in ids],
-            )
-        except QueryTimeoutError:
-            if len(ids) == 1:
-                raise
-            half = len(ids) // 2
-            logger.warning("Reading %d pages at once took too long; trying half as many", len(ids))
-            first = self._load_chunk(ids[:half], read_at_us, mirrors)
-            return first | self._load_chunk(ids[half:], read_at_us, mirrors)
+    def _load_part(
+        self,
+        ids: Sequence[str],
+        read_at_us: int,
+        mirrors: Mirrors,
+        patience: Patience,
+        came_further: Callable[[], None],
+    ) -> dict[str, Page]:
+        """In one query. A page by itself whose rows keep us busy, not waiting, is given the time that it takes."""
+        seconds = QUERY_TIMEOUT_SECONDS
+        while True:
+            ends_at, waits_until = time.monotonic() + seconds / 2, patience.left
+            try:
+                return self._reader.read(
+                    queries.READ_PAGES,
+                    lambda rows: build_pages(rows, read_at_us, self._warn, mirrors),
+                    seconds=seconds,
+                    patience=patience,
+                    came_further=came_further,
+                    wanted=[{"id": name, "known": [mirror.key for mirror in mirrors[name]]} for name in ids],
+                )
+            except QueryTimeoutError:
+                waited = waits_until - patience.left
+                if len(ids) > 1 or time.monotonic() - waited < ends_at:
+                    raise
+                seconds *= 2
+
+    def _check_sight(self, pages: Mapping[str, Page]) -> None:
+        """A text that does not exist is an answer only while others do.
+
+        Neo4j shows nothing of what there is no right to see, so that a right which was taken away looks like a graph
+        without texts. Raises `OutageError`.
+        """
+        if any(page.exists for page in pages.values()):
+            self._has_seen_texts = True
+        elif pages and self._has_seen_texts:
+            self._expect_texts()
+
+    def _expect_texts(self) -> None:
+        ((sees_texts,),) = self._reader.read(queries.ANY_TEXT, list)
+        if not sees_texts:
+            raise OutageError(SERVICE, "it shows no text any more: the right to read is gone, or the graph is emptied")
 
 
-def _share_driver() -> tuple[neo4j.Driver, str, str | None]:
-    """The process's one driver, made on first use from the settings, its URI, and the database that they name."""
+class _Walks(threading.local):
+    """What the walk that this thread is on may still wait; None between walks."""
+
+    patience: Patience | None = None
+
+
+class _Sizes:
+    """How many pages at once are too many: as many as took too long twice. Once it may be for a single slow page."""
+
+    def __init__(self) -> None:
+        self._failed: set[int] = set()
+        self._too_large = MAX_PAGES_A_QUERY + 1
+
+    def is_too_large(self, part: Sequence[str]) -> bool:
+        return len(part) >= self._too_large
+
+    def note_failure(self, part: Sequence[str]) -> None:
+        size = len(part)
+        logger.warning("Reading %d pages at once took too long; trying %d at once", size, _part_of(size))
+        if size in self._failed:
+            self._too_large = min(self._too_large, size)
+        self._failed.add(size)
+
+
+def _part_of(size: int) -> int:
+    return -(-size // SPLIT_INTO)
+
+
+def _smaller(part: Sequence[str]) -> list[tuple[str, ...]]:
+    """The same pages in several queries."""
+    return [*batched(part, _part_of(len(part)))]
+
+
+def _read_settings() -> tuple[Settings, str | None]:
+    """URI, user and password as the environment has them, and the database that it names."""
     from app.config import load_settings
 
     settings = load_settings("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "NEO4J_DATABASE")
-    global _shared_driver
-    with _shared_lock:
-        if _shared_driver is None:
-            _shared_driver = open_driver(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password)
-        return _shared_driver, settings.neo4j_uri, settings.neo4j_database
+    return (settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password), settings.neo4j_database

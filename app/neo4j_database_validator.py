@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, LiteralString, Protocol
 
 from app import neo4j_quries as queries
-from app.errors import OutageError, PermanentError, ProcessorError, TransientError
+from app.errors import OutageError, ProcessorError, RefusedError, TransientError
 
 SAMPLE_NODES: Final = 1_000
 ALL_NODES: Final = 2**62
@@ -45,9 +45,11 @@ def validate(database: Graph, full: bool) -> list[str]:
     for check in (_find_absent_names, _find_missing_constraints, _find_missing_types, _find_faults):
         try:
             findings += check(database, full)
+        except RefusedError as error:  # perhaps of this one query alone
+            findings.append(f"Not everything could be looked at: {error}")
         except OutageError:
             raise
-        except (PermanentError, TransientError) as error:
+        except TransientError as error:
             findings.append(f"Not everything could be looked at: {error}")
     return findings
 

@@ -85,6 +85,9 @@ RETURN s.id AS id, s.span_start AS start, s.span_end AS end
 # Whether the database answers.
 PING: Final[LiteralString] = "RETURN 1 AS one"
 
+# Whether any text is there that we may see. From the database's own counters.
+ANY_TEXT: Final[LiteralString] = "RETURN EXISTS { (:Manifestation) } AS sees_texts"
+
 # --- For the validator. $limit bounds what is looked at. Rows of faults: [what is wrong, how many, an example].
 
 # How much there is of everything that the queries above name: [kind, name, count]. From the database's own counters.

@@ -1,20 +1,29 @@
 """The driver: pooled connections, every wait bounded, every error in our own words.
 
-Invariant: one read is one round trip and ends within its bound, whatever the server does: a stopped server, which
-the driver would wait two minutes for, is an outage like any other. Reads repeat once, and only after a connection
-broke; the driver's own retries, up to 30 s of silence, are not used.
+Invariant: one read is one round trip, and waits for the server no longer than its bound, whatever the server does: a
+stopped server, which the driver would wait two minutes for, is an outage like any other. What we do with the rows
+ourselves, which takes long on a busy processor, is no waiting. Reads repeat once, and only after a connection broke;
+the driver's own retries, up to 30 s of silence, are not used.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from threading import Thread
 from typing import Any, Final, LiteralString
 
 import neo4j
 from neo4j import exceptions as vendor
 
-from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
+from app.errors import (
+    ConfigurationError,
+    OutageError,
+    ProcessorError,
+    QueryTimeoutError,
+    RefusedError,
+    TransientError,
+)
 from app.neo4j_quries import PING
 
 logger = logging.getLogger(__name__)
@@ -28,6 +37,7 @@ MAX_CONNECTIONS: Final = 20
 QUERY_TIMEOUT_SECONDS: Final = 30.0  # the server ends the query itself
 PING_TIMEOUT_SECONDS: Final = 3.0
 ANSWER_MARGIN_SECONDS: Final = 5.0  # later than that the server is not answering at all
+LOOK_SECONDS: Final = 0.5  # how often the thread that waits looks whether the reading has come further
 MAX_REASON_CHARACTERS: Final = 300
 
 _OUTAGE_CODES: Final = (
@@ -38,15 +48,55 @@ _OUTAGE_CODES: Final = (
     "Neo.TransientError.General.DatabaseUnavailable",
     "Neo.TransientError.Database.",
 )
-_TIMEOUT_CODES: Final = (
+_TOO_MUCH_CODES: Final = (
     "Neo.ClientError.Transaction.TransactionTimedOut",
     "Neo.ClientError.Transaction.Terminated",
     "Neo.ClientError.Transaction.LockClientStopped",
+    "Neo.ClientError.General.TransactionOutOfMemoryError",
+    "Neo.TransientError.General.MemoryPoolOutOfMemoryError",
+    "Neo.TransientError.General.TransactionMemoryLimit",
 )
 
 
-class QueryTimeoutError(TransientError):
-    """The server ended one query because it took too long; a smaller one may succeed."""
+class Patience:
+    """How long something may wait for the server in all, over any number of reads. In seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+
+class Watch:
+    """What the thread that reads tells the one that waits: how far it came, and since when the server is silent."""
+
+    def __init__(self, came_further: Callable[[], None] = lambda: None) -> None:
+        """`came_further` is called by the thread that waits, now and then while rows come or are being used."""
+        self.came_further = came_further
+        self.steps = 0
+        self._silent_since: float | None = None
+        self._silent_seconds = 0.0
+
+    def ask(self) -> None:
+        """From now on we wait for the server, unless we did already."""
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+
+    def hear(self) -> None:
+        """The server has sent something; the time until we ask again is our own."""
+        self.steps += 1
+        if self._silent_since is not None:
+            self._silent_seconds += time.monotonic() - self._silent_since
+            self._silent_since = None
+
+    @property
+    def silence_seconds(self) -> float:
+        """For how long the server has been silent now."""
+        since = self._silent_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def waited_seconds(self) -> float:
+        """In all."""
+        return self._silent_seconds + self.silence_seconds
 
 
 def open_driver(uri: str, user: str, password: str) -> neo4j.Driver:
@@ -78,6 +128,11 @@ class Reader:
         """`database` None: the user's home database."""
         self._driver = driver
         self._database = database
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Read nothing any more; the driver stays open."""
+        self._is_closed = True
 
     def read[T](
         self,
@@ -85,21 +140,30 @@ class Reader:
         consume: Callable[[Iterator[list[Any]]], T],
         *,
         seconds: float = QUERY_TIMEOUT_SECONDS,
+        patience: Patience | None = None,
+        came_further: Callable[[], None] = lambda: None,
         **parameters: Any,
     ) -> T:
         """What `consume` makes of the rows' values, while they arrive; it may be called a second time, from the start.
 
-        Raises `OutageError`, `TransientError` (`QueryTimeoutError` after `seconds`) or `PermanentError`.
+        The server ends the query after `seconds`, in which it may also have waited for us. What it let us wait is
+        taken from `patience`. `came_further` is called by the calling thread now and then while rows come.
+        Raises `OutageError` (`RefusedError` for a query that will not be run) or `TransientError`
+        (`QueryTimeoutError` after `seconds`).
         """
+        watch = Watch(came_further)
         try:
-            return self._run(query, consume, seconds, parameters)
+            return self._run(query, consume, seconds, parameters, watch)
         except (vendor.GqlError, OSError) as error:
             raise translate(error) from error
+        finally:
+            if patience is not None:
+                patience.left -= watch.waited_seconds
 
     def verify(self) -> None:
         """Raise `ConfigurationError` when waiting would not mend it, `OutageError` when it might."""
         try:
-            self._run(PING, list, PING_TIMEOUT_SECONDS, {})
+            self._run(PING, list, PING_TIMEOUT_SECONDS, {}, Watch())
         except (vendor.AuthError, vendor.ConfigurationError) as error:
             raise ConfigurationError(f"{SERVICE} refuses us: {_brief(error)}") from error
         except vendor.ClientError as error:
@@ -115,17 +179,21 @@ class Reader:
         consume: Callable[[Iterator[list[Any]]], T],
         seconds: float,
         parameters: dict[str, Any],
+        watch: Watch,
     ) -> T:
+        if self._is_closed:
+            raise OutageError(SERVICE, "this connection to it was closed")
         bounded = neo4j.Query(query, timeout=seconds)
 
         def run() -> T:
+            watch.ask()
             # Write access is what the driver calls the leader; a fetch size of -1 asks for all rows at once.
             with self._driver.session(
                 database=self._database, default_access_mode=neo4j.WRITE_ACCESS, fetch_size=-1
             ) as session:
-                return consume(list(record.values()) for record in session.run(bounded, parameters))
+                return consume(_values(session.run(bounded, parameters), watch))
 
-        return within(seconds + ANSWER_MARGIN_SECONDS, lambda: self._repeated(run))
+        return within(seconds + ANSWER_MARGIN_SECONDS, lambda: self._repeated(run), watch)
 
     @staticmethod
     def _repeated[T](run: Callable[[], T]) -> T:
@@ -140,9 +208,23 @@ class Reader:
             return run()
 
 
-def within[T](seconds: float, work: Callable[[], T]) -> T:
-    """The result of `work`, or `OutageError` after `seconds`: then its thread is left to the driver's own limits."""
+def _values(records: Iterable[neo4j.Record], watch: Watch) -> Iterator[list[Any]]:
+    """The rows' values; between two of them the time is the consumer's."""
+    for record in records:
+        watch.hear()
+        yield list(record.values())
+        watch.steps += 1
+        watch.ask()
+    watch.hear()
+
+
+def within[T](seconds: float, work: Callable[[], T], watch: Watch) -> T:
+    """The result of `work`, or `OutageError` once the server is silent for `seconds`.
+
+    The thread that then goes on waiting is left to the driver's own limits.
+    """
     future: Future[T] = Future()
+    seen = watch.steps
 
     def run() -> None:
         try:
@@ -150,28 +232,33 @@ def within[T](seconds: float, work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  (raised again where it is waited for)
             future.set_exception(error)
 
+    watch.ask()
     Thread(target=run, name="neo4j-read", daemon=True).start()
-    try:
-        return future.result(timeout=seconds)
-    except TimeoutError as error:
-        if future.done():
-            raise
-        raise OutageError(SERVICE, f"no answer within {seconds:g} s") from error
+    while not wait([future], min(LOOK_SECONDS, seconds)).done:
+        if watch.silence_seconds >= seconds:
+            raise OutageError(SERVICE, f"no answer within {seconds:g} s")
+        if watch.steps != seen:
+            seen = watch.steps
+            watch.came_further()
+    return future.result()
 
 
 def translate(error: Exception) -> ProcessorError:
-    """What kind of failure a vendor's error is."""
+    """What kind of failure a vendor's error is: never a permanent one, as our queries are constant.
+
+    A right that was taken away or a schema that was changed says nothing of the segments that meet it.
+    """
     code = error.code or "" if isinstance(error, vendor.Neo4jError) else ""
     if isinstance(error, vendor.Forbidden):
-        return PermanentError(f"{SERVICE} forbids it: {_brief(error)}")
+        return RefusedError(SERVICE, _brief(error))
     if not isinstance(error, vendor.Neo4jError) or code.startswith(_OUTAGE_CODES):
         return OutageError(SERVICE, _brief(error))
     if isinstance(error, vendor.DatabaseUnavailable | vendor.NotALeader | vendor.ForbiddenOnReadOnlyDatabase):
         return OutageError(SERVICE, _brief(error))
-    if code.startswith(_TIMEOUT_CODES):
+    if code.startswith(_TOO_MUCH_CODES):
         return QueryTimeoutError(_brief(error))
     if isinstance(error, vendor.ClientError):
-        return PermanentError(f"{SERVICE} refuses the query: {_brief(error)}")
+        return RefusedError(SERVICE, _brief(error))
     return TransientError(f"{SERVICE}: {_brief(error)}")
 
 

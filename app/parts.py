@@ -12,11 +12,12 @@ from app.heartbeat import Heartbeat
 from app.outage import Gate
 from app.outcomes import Outcome
 from app.ports import Claimed, SegmentRequest
+from app.progress import Progress
 from app.sqs import Queue
 from app.stopping import Stop
 
 STALL_SECONDS: Final = 600.0
-"""A lane that has not come round for so long hangs; every wait inside it is bounded well below."""
+"""A lane or helper that has not come further for so long hangs; every wait inside it is bounded well below."""
 
 
 class Service(Protocol):
@@ -26,13 +27,17 @@ class Service(Protocol):
         """An outcome a request."""
         ...
 
-    def give_back(self, claims: Sequence[Claimed]) -> None:
-        """Return segments that will not be worked on."""
+    def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
+        """Return segments that will not be worked on; the ids of those tasks that were still ours."""
+        ...
+
+    def catch_up(self) -> None:
+        """Write what could not be written yet. Raises `ProcessorError`."""
         ...
 
 
 class Helper(Protocol):
-    """A thread beside the lanes."""
+    """A thread beside the lanes. It asks `stop` at least once a round, which shows that it does not hang."""
 
     def run(self, stop: Stop) -> None:
         """Work until `stop`."""
@@ -56,4 +61,5 @@ class Parts:
     lanes: int = 1
     grace_seconds: float = 25.0
     stall_seconds: float = STALL_SECONDS
-    progress: dict[str, float] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
+    """Of every lane and helper; `mark` it wherever a batch has come further."""

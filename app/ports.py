@@ -258,6 +258,10 @@ class Announcer(Protocol):
         ...
 
 
+RESEND_AFTER_SECONDS: Final = 900.0
+"""An unfinished segment's message is sent again when it is untouched for so long; doubled with each repeat."""
+
+
 class OutboxStore(Protocol):
     """The outbox and what the sweep looks for; with `job_id` in that job only.
 
@@ -273,15 +277,24 @@ class OutboxStore(Protocol):
         ...
 
     def finish_forgotten(self, job_id: str | None = None) -> list[tuple[str, str]]:
-        """Give jobs whose counters say that they have ended their status; (job id, status) of each."""
+        """Give jobs that have ended their status, and a completion message to send; (job id, status) of each."""
         ...
 
     def add_missing(self, job_id: str | None = None) -> list[str]:
         """Make the outbox row of COMPLETED jobs that have none; their ids."""
         ...
 
-    def mark_for_resending(self, limit: int, job_id: str | None, after_seconds: float) -> list[UnsentSegment]:
-        """Unfinished segments that nobody will otherwise work on, marked as sent now."""
+    def mark_for_resending(
+        self, limit: int, job_id: str | None = None, after_seconds: float | None = None
+    ) -> list[UnsentSegment]:
+        """Unfinished segments that nobody will otherwise work on; those with a span are marked as sent now.
+
+        Due by the waits that double or, with `after_seconds`, by the age of their last message.
+        """
+        ...
+
+    def put_off(self, task_ids: Sequence[str]) -> None:
+        """Nobody knows their span: a sweep looks at them again after a wait that doubles."""
         ...
 
     def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:

@@ -9,7 +9,6 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import cache
 from itertools import batched
 from typing import Annotated, Any, Final, NoReturn
 
@@ -36,10 +35,12 @@ CONFLICT: Final[Responses] = {409: {"description": "There are jobs, but none of 
 router = APIRouter()
 
 
-@cache
+_parts: Final = Parts()
+
+
 def get_parts() -> Parts:
-    """The services, one set a process; made at the first request."""
-    return Parts()
+    """The services, one set a process; each is made by the first request that needs it."""
+    return _parts
 
 
 Services = Annotated[Parts, Depends(get_parts)]
@@ -160,9 +161,7 @@ def explain(request: Request, error: Exception) -> JSONResponse:
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
     yield
-    if get_parts.cache_info().currsize:
-        get_parts().close()
-        get_parts.cache_clear()
+    _parts.close()
 
 
 app = FastAPI(title="Segment Relationship Processor", lifespan=_lifespan)

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Final, assert_never
 
 from app.errors import DataError, OutageError, ProcessorError, StatementTimeoutError, TransientError
+from app.logs import fields
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Outcome
 from app.ports import (
@@ -71,9 +72,12 @@ class Settler:
             return _all(endings, Hide(OUTAGE_SECONDS, str(error)))
         return {ending.claim.task_id: _after(ending) for ending in endings if ending.claim.task_id in settled.task_ids}
 
-    def give_back(self, claims: Sequence[Claimed]) -> None:
-        """Return segments that will not be worked on; no attempt is charged. Raises `ProcessorError`."""
-        self._results.settle([GivenBack(claim) for claim in claims])
+    def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
+        """Return segments that will not be worked on, no attempt charged; the tasks that were still ours.
+
+        Raises `ProcessorError`.
+        """
+        return self._results.settle([GivenBack(claim) for claim in claims]).task_ids
 
     @property
     def owes(self) -> bool:
@@ -109,6 +113,7 @@ class Settler:
                 surplus.total_segments,
                 surplus.rows,
                 surplus.job_id,
+                extra=fields(job_id=surplus.job_id),
             )
         return settled
 
@@ -126,7 +131,13 @@ class Settler:
         claim = endings[0].claim
         if isinstance(endings[0], Completed):
             return self.settle([charge(claim, error)], charge)
-        log.error("Segment %s of job %s can't be settled: %s", claim.segment_id, claim.job_id, error)
+        log.error(
+            "Segment %s of job %s can't be settled: %s",
+            claim.segment_id,
+            claim.job_id,
+            error,
+            extra=fields(job_id=claim.job_id, segment_id=claim.segment_id, attempt=claim.attempts),
+        )
         return {claim.task_id: Hide(REFUSED_SECONDS, str(error))}
 
     def _settle_around_a_lock(
@@ -145,6 +156,7 @@ class Settler:
                 endings[0].claim.job_id,
                 len(endings),
                 error,
+                extra=fields(job_id=endings[0].claim.job_id),
             )
             return self.settle([GivenBack(ending.claim) for ending in endings], charge)
         if len(endings) > 1:

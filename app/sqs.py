@@ -105,6 +105,8 @@ class QueueFacts:
     is_fifo: bool
     messages: int
     """Visible, hidden and delayed together; approximately, as all that SQS counts."""
+    waiting: int = 0
+    """Those that a receive would get now."""
 
 
 class Queue:
@@ -140,6 +142,7 @@ class Queue:
             max_receive_count=int(count) if count is not None else None,
             is_fifo=self.is_fifo or values.get("FifoQueue") == "true",
             messages=sum(int(values.get(f"ApproximateNumberOfMessages{c}", 0)) for c in counters),
+            waiting=int(values.get("ApproximateNumberOfMessages", 0)),
         )
 
     def receive(self, most: int, wait_seconds: int, visibility_seconds: int) -> list[Any]:

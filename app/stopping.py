@@ -32,12 +32,12 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         """Sleep for `seconds` or until the flag is set; whether it is."""
         deadline = time.monotonic() + seconds
-        while not self._is_set:
+        while not self.is_set():
             left = deadline - time.monotonic()
             if left <= 0:
-                break
+                return False
             time.sleep(min(left, STEP_SECONDS))
-        return self._is_set
+        return True
 
 
 class Signals:

@@ -21,6 +21,7 @@ from app.errors import (
     StatementTimeoutError,
     TransientError,
 )
+from app.logs import fields
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.ports import (
@@ -134,9 +135,12 @@ class TaskService:
                     outcomes |= self._process_alone(key, groups[key], received_at)
         return [outcomes[_key(request)] for request in requests]
 
-    def give_back(self, claims: Sequence[Claimed]) -> None:
-        """Return segments that will not be worked on; no attempt is charged. Raises `ProcessorError`."""
-        self._settler.give_back(claims)
+    def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
+        """Return segments that will not be worked on, no attempt charged; the tasks that were still ours.
+
+        Raises `ProcessorError`.
+        """
+        return self._settler.give_back(claims)
 
     def catch_up(self) -> None:
         """Do what PostgreSQL could not take, as a proof that it takes a batch again. Raises `ProcessorError` if not.
@@ -193,7 +197,7 @@ class TaskService:
         """A suspect, while this process works on nothing else: if it dies now, it was this segment."""
         if not self._gate.is_open:
             return {key: Hide(OUTAGE_SECONDS, "a service is down")}
-        log.info("Segment %s of job %s is worked on alone: its last run left no ending", *key[1::-1])
+        _say(logging.INFO, request, "is worked on alone: its last run left no ending")
         try:
             (answer,) = self._try_claim_segment_task([request], received_at, alone=True)
         except ProcessorError as error:
@@ -205,7 +209,11 @@ class TaskService:
     ) -> list[ClaimAnswer]:
         """Claim the rows; an answer a request. Raises what a `ClaimStore` does, for all of them."""
         for request in requests:
-            log.info("Attempting to claim segment task %s", request.segment_id)
+            log.info(
+                "Attempting to claim segment task %s",
+                request.segment_id,
+                extra=fields(job_id=request.job_id, segment_id=request.segment_id),
+            )
         answers = self._claim(requests, [str(uuid4()) for _ in requests], received_at, alone=alone)
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Claimed):
@@ -303,7 +311,7 @@ class TaskService:
         if not held:
             return []
         for claim in held:
-            log.info("Processing segment %s for job %s", claim.segment_id, claim.job_id)
+            log.info("Processing segment %s for job %s", claim.segment_id, claim.job_id, extra=_fields(claim))
         try:
             answers = self._relate_all([_start(claim) for claim in held])
         except OutageError as error:
@@ -330,9 +338,11 @@ class TaskService:
         """What a failed attempt means for its segment."""
         text = _printable(error)
         if not isinstance(error, ProcessorError):
-            log.error("Segment %s of job %s met a bug", claim.segment_id, claim.job_id, exc_info=error)
+            log.error(
+                "Segment %s of job %s met a bug", claim.segment_id, claim.job_id, exc_info=error, extra=_fields(claim)
+            )
         if isinstance(error, PermanentError):
-            log.error("Segment %s of job %s has failed: %s", claim.segment_id, claim.job_id, text)
+            _say_failed(claim, text)
             return Failed(claim, text)
         if claim.attempts >= self._max_attempts:
             log.error(
@@ -341,6 +351,7 @@ class TaskService:
                 claim.job_id,
                 claim.attempts,
                 text,
+                extra=_fields(claim),
             )
             return Failed(claim, f"failed {claim.attempts} times, the last time with: {text}")
         seconds = retry_seconds(claim.attempts)
@@ -352,6 +363,7 @@ class TaskService:
             self._max_attempts,
             seconds,
             text,
+            extra=_fields(claim),
         )
         return Postponed(claim, text, seconds)
 
@@ -390,8 +402,16 @@ def _parts(requests: Sequence[SegmentRequest], tokens: Sequence[str]) -> list[di
 
 def _give_up(claim: Claimed) -> Ending:
     text = f"abandoned {claim.attempts} times: its workers died on it"
-    log.error("Segment %s of job %s has failed: %s", claim.segment_id, claim.job_id, text)
+    _say_failed(claim, text)
     return Failed(claim, text)
+
+
+def _say_failed(claim: Claimed, text: str) -> None:
+    log.error("Segment %s of job %s has failed: %s", claim.segment_id, claim.job_id, text, extra=_fields(claim))
+
+
+def _fields(claim: Claimed) -> dict[str, object] | None:
+    return fields(job_id=claim.job_id, segment_id=claim.segment_id, attempt=claim.attempts)
 
 
 def _key(request: SegmentRequest) -> Key:
@@ -413,7 +433,7 @@ def _start(claim: Claimed) -> Start:
 
 
 def _say_claimed(request: SegmentRequest, claim: Claimed) -> None:
-    log.info("Successfully claimed segment task %s", request.segment_id)
+    log.info("Successfully claimed segment task %s", request.segment_id, extra=_fields(claim))
     if (claim.start, claim.end) != (request.start, request.end):
         log.warning(
             "Segment %s of job %s: the message says [%d, %d), the row [%d, %d); the row's span counts",
@@ -423,6 +443,7 @@ def _say_claimed(request: SegmentRequest, claim: Claimed) -> None:
             request.end,
             claim.start,
             claim.end,
+            extra=_fields(claim),
         )
 
 
@@ -459,7 +480,14 @@ def _without_claim(request: SegmentRequest, answer: ClaimAnswer) -> Outcome:
 
 
 def _say(level: int, request: SegmentRequest, what: str) -> None:
-    log.log(level, "Segment %s of job %s %s", request.segment_id, request.job_id, what)
+    log.log(
+        level,
+        "Segment %s of job %s %s",
+        request.segment_id,
+        request.job_id,
+        what,
+        extra=fields(job_id=request.job_id, segment_id=request.segment_id),
+    )
 
 
 def _lost(claim: Claimed) -> Outcome:
@@ -467,6 +495,7 @@ def _lost(claim: Claimed) -> Outcome:
         "The claim on segment %s of job %s is lost: another worker has it, nothing was written",
         claim.segment_id,
         claim.job_id,
+        extra=_fields(claim),
     )
     return Leave("the claim is lost")
 

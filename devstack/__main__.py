@@ -1,9 +1,10 @@
-"""`python -m devstack up|down|status|env`: only what was asked for goes to standard output."""
+"""`python -m devstack up|down|status|load|env`: only what was asked for goes to standard output."""
 
 import argparse
 import sys
 
 from devstack.errors import DevstackError
+from devstack.families import load_example
 from devstack.stack import CHECKOUT, Stack
 from devstack.status import table
 
@@ -35,6 +36,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     down = commands.add_parser("down", help="stop what `up` started; the data stays")
     down.add_argument("--all", action="store_true", help="every stack of this checkout")
     commands.add_parser("status", help="show each service; exit code 1 unless all answer")
+    commands.add_parser("load", help="load a small family of aligned texts, root-bo among them, into the graph")
     commands.add_parser("env", help='print export lines, for: eval "$(python -m devstack env)"')
     return parser.parse_args(arguments)
 
@@ -50,6 +52,9 @@ def _run(options: argparse.Namespace) -> int:
             rows = stack.status()
             print(table(rows))
             return 0 if all(row.up for row in rows) else 1
+        case "load":
+            family = load_example(stack.env())
+            print(f"The graph holds {', '.join(sorted(family.manifestations))}.")
         case "env":
             quiet = Stack(options.name)
             for name, value in quiet.env().items():

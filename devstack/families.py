@@ -5,7 +5,7 @@ example files, and never changes once made; loading it twice leaves the same gra
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
@@ -185,6 +185,17 @@ def make_constraints(driver: "Driver", *, database: str | None = None) -> None:
     for statement in CONSTRAINTS:
         driver.execute_query(statement, database_=database)
     driver.execute_query("CALL db.awaitIndexes($seconds)", seconds=INDEX_WAIT_SECONDS, database_=database)
+
+
+def load_example(environment: Mapping[str, str]) -> Family:
+    """Load the small family, with the text root-bo in it, into the Neo4j that the environment names."""
+    from neo4j import GraphDatabase
+
+    family = Family.from_json(SMALL_FAMILY_PATH)
+    auth = (environment["NEO4J_USER"], environment["NEO4J_PASSWORD"])
+    with GraphDatabase.driver(environment["NEO4J_URI"], auth=auth) as driver:
+        load_family(driver, family)
+    return family
 
 
 def empty_graph(driver: "Driver", *, database: str | None = None) -> None:

@@ -19,6 +19,7 @@ from devstack.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+POLL_SECONDS = 2  # a worker that is told to stop waits for its poll, and a person for the worker
 PORT_PATIENCE_SECONDS = 2.0  # a port may be free a moment after its server is gone
 
 
@@ -101,7 +102,7 @@ class Stack:
         return [describe(self._service(name)) for name in SERVICES]
 
     def env(self) -> dict[str, str]:
-        """Every variable of the contract; the queues are made if they are missing. The stack must be up."""
+        """The variables of a worker on this stack; the queues are made if they are missing. The stack must be up."""
         silent = [SERVICES[name].title for name in SERVICES if not self.answers(name)]
         if silent:
             raise DevstackError(f"the stack '{self.name}' is not up ({', '.join(silent)}): run `make up` first")
@@ -115,6 +116,7 @@ class Stack:
             "AWS_SECRET_ACCESS_KEY": queues.SECRET_KEY,
             "AWS_ENDPOINT_URL_SQS": self._sqs().url,
             **queues.make_standard_queues(self._sqs().url),
+            "SQS_WAIT_TIME_SECONDS": str(POLL_SECONDS),
             "DRAGONFLY_URL": cast(Cache, self._service(Cache.name)).url,
         }
 

@@ -27,7 +27,7 @@ from app.errors import ProcessorError
 from app.job_ports import Job, SegmentRecord
 from app.sqs import Queue, make_client
 from devstack import DevstackError, Stack
-from devstack.families import SMALL_FAMILY_PATH, Family, load_family
+from devstack.families import Family, load_example
 
 DESCRIPTION: Final = "Run one job through the worker on the local services, and show what came out."
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -149,10 +149,7 @@ def _run(module: str, *arguments: str, environment: Mapping[str, str]) -> str:
 
 
 def _load(environment: Mapping[str, str]) -> Family:
-    family = Family.from_json(SMALL_FAMILY_PATH)
-    auth = (environment["NEO4J_USER"], environment["NEO4J_PASSWORD"])
-    with neo4j.GraphDatabase.driver(environment["NEO4J_URI"], auth=auth) as driver:
-        load_family(driver, family)
+    family = load_example(environment)
     _say(
         f"{len(family.manifestations)} texts, {len(family.segments)} segments,"
         f" {len(family.aligned_annotations)} alignments between texts"

@@ -1,6 +1,6 @@
 """A clock that is set by hand, a store in memory, and pages of a chosen size: what the tests of the cache stand on."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.cache_store import Entry, StoreError
@@ -74,9 +74,19 @@ class PageMaker:
         return "made-up"
 
     def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
-        """See `PageLoader`."""
+        """All of them."""
         self.loads.append(tuple(ids))
         return {name: self.page(name, read_at_us) for name in ids}
+
+    def load_parts(
+        self,
+        ids: Sequence[str],
+        read_at_us: int,
+        at_hand: Collection[Page] = (),
+        came_further: Callable[[], None] = lambda: None,
+    ) -> Iterator[Mapping[str, Page]]:
+        """See `PageLoader`: in one part."""
+        yield self.load_pages(ids, read_at_us, at_hand)
 
     def page(self, name: str, read_at_us: int) -> Page:
         """The page that loading gives."""

@@ -5,12 +5,14 @@ Invariant: they answer as PostgreSQL does. tests/contract/test_stores.py holds b
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, assert_never
 
 from app.errors import DataError
 from app.ports import (
+    RESEND_AFTER_SECONDS,
     Abandoned,
     AlreadyCompleted,
     AlreadyFailed,
@@ -121,16 +123,19 @@ class FakeDatabase:
                 self._outbox[row.job_id] = replace(sent, send_count=row.send_count + 1)
 
     def finish_forgotten(self, job_id: str | None = None) -> list[tuple[str, str]]:
-        """Give jobs whose counters say that they have ended their status; (job id, status) of each."""
+        """Give jobs that have ended their status, and a completion message to send; (job id, status) of each."""
         ended = [
             job
             for job in self._jobs.values()
             if job.status in ("QUEUED", "IN_PROGRESS")
-            and 0 < job.total_segments == job.completed_segments + job.failed_segments
+            and job.completed_segments + job.failed_segments >= max(job.total_segments, 1)
+            and not any(row.status in UNFINISHED for row in self._segments.values() if row.job_id == job.job_id)
             and job_id in (None, job.job_id)
         ]
         for job in ended:
-            job.status = "COMPLETED" if job.completed_segments == job.total_segments else "FAILED"
+            job.status = "FAILED" if job.failed_segments else "COMPLETED"
+            if job.status == "COMPLETED":
+                self._outbox[job.job_id] = OutboxRow(job.job_id, job.manifestation_id)
         return [(job.job_id, job.status) for job in ended]
 
     def add_missing(self, job_id: str | None = None) -> list[str]:
@@ -139,29 +144,39 @@ class FakeDatabase:
             job
             for job in self._jobs.values()
             if job.status == "COMPLETED"
-            and job.completed_segments == job.total_segments
+            and job.completed_segments >= max(job.total_segments, 1)
             and job.job_id not in self._outbox
             and (job_id == job.job_id or (job_id is None and job.updated_at > self._clock() - 86_400))
         ]
         self._outbox.update((job.job_id, OutboxRow(job.job_id, job.manifestation_id)) for job in missing)
         return [job.job_id for job in missing]
 
-    def mark_for_resending(self, limit: int, job_id: str | None, after_seconds: float) -> list[UnsentSegment]:
-        """Unfinished segments that nobody will otherwise work on, marked as sent now."""
+    def mark_for_resending(
+        self, limit: int, job_id: str | None = None, after_seconds: float | None = None
+    ) -> list[UnsentSegment]:
+        """Unfinished segments that nobody will otherwise work on; those with a span are marked as sent now."""
         due = [
             segment
-            for segment in sorted(self._segments.values(), key=_sent_at)
+            for segment in self._segments.values()
             if segment.status in UNFINISHED
-            and _sent_at(segment) < self._clock() - after_seconds * 2.0 ** min(segment.send_count, 10)
+            and _due_at(segment, after_seconds) <= self._clock()
             and self._is_past(segment.lease_expires_at)
             and self._is_past(segment.retry_at)
             and self._jobs[segment.job_id].cancelled_at is None
             and job_id in (None, segment.job_id)
-        ][:limit]
-        for segment in due:
-            segment.last_sent_at = self._clock()
-            segment.send_count += 1
-        return [self._unsent(segment) for segment in due]
+        ]
+        found = _in_turn(due, _next_send_at if after_seconds is None else _sent_at)[:limit]
+        for segment in found:
+            if segment.span_start is not None:
+                segment.last_sent_at = self._clock()
+                self._double(segment)
+        return [self._unsent(segment) for segment in found]
+
+    def put_off(self, task_ids: Sequence[str]) -> None:
+        """Nobody knows their span: a sweep looks at them again after a wait that doubles."""
+        for segment in self._segments.values():
+            if segment.task_id in task_ids and segment.span_start is None:
+                self._double(segment)
 
     def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
         """Keep (task id, start, end) of segments whose producer gave none."""
@@ -218,6 +233,7 @@ class FakeDatabase:
         segment.claimed_alone = False
         if before in ("COMPLETED", "FAILED"):
             segment.attempts = segment.send_count = 0
+            segment.next_send_at = _sent_at(segment) + RESEND_AFTER_SECONDS
             segment.result_json = segment.error_message = segment.failed_at = None
             job.completed_segments -= before == "COMPLETED"
             job.failed_segments -= before == "FAILED"
@@ -339,8 +355,37 @@ class FakeDatabase:
         span = segment.span_start, segment.span_end
         return UnsentSegment(segment.task_id, segment.job_id, manifestation_id, segment.segment_id, *span)
 
+    def _double(self, segment: SegmentRow) -> None:
+        segment.send_count += 1
+        segment.next_send_at = self._clock() + _wait_seconds(RESEND_AFTER_SECONDS, segment)
+
     def _is_past(self, moment: float | None) -> bool:
         return moment is None or moment < self._clock()
+
+
+def _due_at(segment: SegmentRow, after_seconds: float | None) -> float:
+    if after_seconds is None:
+        return _next_send_at(segment)
+    return _sent_at(segment) + _wait_seconds(after_seconds, segment)
+
+
+def _wait_seconds(first: float, segment: SegmentRow) -> float:
+    return first * 2.0 ** min(segment.send_count, 10)
+
+
+def _in_turn(segments: Sequence[SegmentRow], since: Callable[[SegmentRow], float]) -> list[SegmentRow]:
+    """The first of each job, then the second of each, and so on."""
+    taken: Counter[str] = Counter()
+    ranked = []
+    for segment in sorted(segments, key=since):
+        ranked.append((taken[segment.job_id], since(segment), segment))
+        taken[segment.job_id] += 1
+    return [each[2] for each in sorted(ranked, key=lambda each: each[:2])]
+
+
+def _next_send_at(segment: SegmentRow) -> float:
+    """As in the table, where the column's default has set it."""
+    return segment.created_at + RESEND_AFTER_SECONDS if segment.next_send_at is None else segment.next_send_at
 
 
 def _sent_at(segment: SegmentRow) -> float:

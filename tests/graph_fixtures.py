@@ -3,7 +3,7 @@
 Invariant: written from the definition of the graph and the shape of `READ_PAGES`' rows, whose order is not promised.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -132,6 +132,16 @@ class MemoryGraph:
         mirrors = find_mirrors(ids, at_hand, read_at_us)
         self.spared += [mirror.key for name in ids for mirror in mirrors[name]]
         return {name: page_of(self.family, name, read_at_us, mirrors) for name in ids}
+
+    def load_parts(
+        self,
+        ids: Sequence[str],
+        read_at_us: int,
+        at_hand: Collection[Page] = (),
+        came_further: Callable[[], None] = lambda: None,
+    ) -> Iterator[Mapping[str, Page]]:
+        """See `PageLoader`: in one part."""
+        yield self.load_pages(ids, read_at_us, at_hand)
 
     def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
         """A page source without a cache."""

@@ -43,6 +43,7 @@ class SegmentRow:
     failed_at: float | None = None
     last_sent_at: float | None = None
     send_count: int = 0
+    next_send_at: float | None = None
 
 
 @dataclass(slots=True)

@@ -17,7 +17,10 @@ from tests.rows import JobRow, OutboxRow, SegmentRow
 
 MOMENTS = {
     "root_job": ("created_at", "updated_at", "fresh_since", "cancelled_at"),
-    "segment_task": ("created_at", "updated_at", "retry_at", "lease_expires_at", "failed_at", "last_sent_at"),
+    "segment_task": (
+        *("created_at", "updated_at", "retry_at", "lease_expires_at", "failed_at"),
+        *("last_sent_at", "next_send_at"),
+    ),
     "completion_outbox": ("created_at", "leased_until", "sent_at"),
 }
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import run
 from app.job_ports import Job, SegmentRecord
-from app.ports import UnsentSegment
+from app.ports import RESEND_AFTER_SECONDS, UnsentSegment
 
 RECORDS_PER_QUERY: Final = 100
 """Results are read so many at a time: a result may have hundreds of kilobytes."""
@@ -75,10 +75,14 @@ LIMIT %(limit)s
 # send_count stays: it counts what the sweep had to send again.
 MARK_SENT: Final = """
 WITH sent AS MATERIALIZED (
-    SELECT task_id FROM segment_task WHERE task_id = ANY(%(task_ids)s::uuid[]) ORDER BY task_id FOR UPDATE
+    SELECT task_id FROM segment_task
+    WHERE task_id = ANY(%(task_ids)s::uuid[])
+    ORDER BY task_id
+    FOR NO KEY UPDATE
 )
 UPDATE segment_task t
-SET last_sent_at = clock_timestamp()
+SET last_sent_at = clock_timestamp(),
+    next_send_at = clock_timestamp() + %(resend_after_seconds)s * interval '1 second'
 FROM sent
 WHERE t.task_id = sent.task_id
 """
@@ -132,7 +136,8 @@ class PostgresJobs:
 
     def mark_sent(self, task_ids: Collection[str]) -> None:
         """Their messages are on the queue."""
-        run(self._engine, MARK_SENT, {"task_ids": list(task_ids)})
+        parameters = {"task_ids": list(task_ids), "resend_after_seconds": RESEND_AFTER_SECONDS}
+        run(self._engine, MARK_SENT, parameters)
 
     def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
         """Keep (task id, start, end) of segments whose producer gave none."""

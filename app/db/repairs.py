@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from app.db.outbox import MAX_DOUBLINGS, OLDER
 from app.db.postgres import run
-from app.job_ports import Drift
+from app.job_ports import Drift, Miscount, Outlook
 
 # The tables' triggers do the rest: attempts 0, the error gone, counted back, fresh_since moved to now. The
 # job is touched after the segments, as everywhere.
@@ -19,7 +20,7 @@ WITH due AS MATERIALIZED (
     WHERE job_id = %(job_id)s::uuid AND status = 'FAILED'
     ORDER BY task_id
     LIMIT %(limit)s
-    FOR UPDATE
+    FOR NO KEY UPDATE
 ), requeued AS (
     UPDATE segment_task t
     SET status = 'QUEUED', last_sent_at = NULL
@@ -38,20 +39,27 @@ SELECT requeued FROM counted
 """
 
 # FAILED rows are locked too: a redriven message that is just reviving one has either done so before the rows are
-# looked at, or sees the cancellation. A running claimant writes nothing any more: its token is gone.
+# looked at, or sees the cancellation. A running claimant writes nothing any more: its token is gone. Whatever its
+# total_segments, a job can be ended; only one whose rows are all COMPLETED, told so or not, is left as it is.
 CANCEL: Final = """
 SELECT count(*) FROM (
     SELECT 1 FROM segment_task
     WHERE job_id = %(job_id)s::uuid AND status <> 'COMPLETED'
     ORDER BY task_id
-    FOR UPDATE
+    FOR NO KEY UPDATE
 ) AS locked;
 
-SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR UPDATE;
+SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR NO KEY UPDATE;
 
 WITH job AS MATERIALIZED (
     SELECT job_id FROM root_job
-    WHERE job_id = %(job_id)s::uuid AND status <> 'COMPLETED' AND completed_segments < total_segments
+    WHERE job_id = %(job_id)s::uuid
+      AND status <> 'COMPLETED'
+      AND (completed_segments < greatest(total_segments, 1)
+           OR EXISTS (
+               SELECT 1 FROM segment_task t
+               WHERE t.job_id = %(job_id)s::uuid AND t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING', 'FAILED')
+           ))
 ), ended AS (
     UPDATE segment_task t
     SET status = 'FAILED',
@@ -78,13 +86,19 @@ WHERE j.job_id = job.job_id
 RETURNING counted.failed
 """
 
-# `j` is the job and `r` what its rows say. A job that has ended before its rows is a difference, too.
+# `j` is the job and `r` what its rows say. A job that has ended before its rows is a difference, too. More rows than
+# total_segments says are none: they end, and the job with them.
 DIFFERS: Final = """(
     j.completed_segments <> r.completed
     OR j.failed_segments <> r.failed
-    OR j.status = 'COMPLETED' AND r.completed < j.total_segments
-    OR j.status = 'FAILED' AND r.completed + r.failed < j.total_segments AND j.cancelled_at IS NULL
+    OR j.status = 'COMPLETED' AND (r.completed < j.total_segments OR r.unfinished > 0)
+    OR j.status = 'FAILED' AND j.cancelled_at IS NULL
+       AND (r.completed + r.failed < j.total_segments OR r.unfinished > 0 OR r.failed = 0)
 )"""
+
+COUNTS: Final = """count(*) FILTER (WHERE t.status = 'COMPLETED') AS completed,
+           count(*) FILTER (WHERE t.status = 'FAILED') AS failed,
+           count(*) FILTER (WHERE t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')) AS unfinished"""
 
 # One statement sees one moment, and in every moment the counters equal the rows: finding a lie needs no lock.
 FIND_DRIFT: Final = f"""
@@ -92,8 +106,7 @@ SELECT j.job_id::text, j.status, j.total_segments, j.completed_segments, j.faile
        r.completed, r.failed
 FROM root_job j
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE t.status = 'COMPLETED') AS completed,
-           count(*) FILTER (WHERE t.status = 'FAILED') AS failed
+    SELECT {COUNTS}
     FROM segment_task t
     WHERE t.job_id = j.job_id
 ) AS r
@@ -108,13 +121,12 @@ ORDER BY j.job_id
 # The job's lock keeps every counting transaction out; the statement after it sees those before it whole.
 # Whether the job has now ended is left to the sweep's own statement, which knows about completion messages.
 REPAIR: Final = f"""
-SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR UPDATE;
+SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR NO KEY UPDATE;
 
 WITH r AS (
-    SELECT count(*) FILTER (WHERE status = 'COMPLETED') AS completed,
-           count(*) FILTER (WHERE status = 'FAILED') AS failed
-    FROM segment_task
-    WHERE job_id = %(job_id)s::uuid
+    SELECT {COUNTS}
+    FROM segment_task t
+    WHERE t.job_id = %(job_id)s::uuid
 )
 UPDATE root_job j
 SET completed_segments = r.completed,
@@ -123,16 +135,47 @@ SET completed_segments = r.completed,
     updated_at = clock_timestamp()
 FROM r
 WHERE j.job_id = %(job_id)s::uuid
-  AND r.completed + r.failed <= j.total_segments
   AND {DIFFERS}
 RETURNING j.job_id
 """  # noqa: S608  (a constant of ours)
 
-COUNT_UNFINISHED: Final = """
-SELECT count(*) FROM segment_task
-WHERE status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
-  AND (%(job_id)s IS NULL OR job_id = %(job_id)s::uuid)
+# Without a job only those that have not ended: a job that has can wait for its operator.
+FIND_MISCOUNTED: Final = """
+SELECT j.job_id::text, j.status, j.total_segments, r.counted
+FROM root_job j
+CROSS JOIN LATERAL (SELECT count(*) AS counted FROM segment_task t WHERE t.job_id = j.job_id) AS r
+WHERE CASE WHEN %(job_id)s IS NULL
+           THEN j.status IN ('QUEUED', 'IN_PROGRESS')
+           ELSE j.job_id = %(job_id)s::uuid
+      END
+  AND (r.counted <> j.total_segments OR r.counted = 0)
+ORDER BY j.job_id
 """
+
+# Each unfinished segment is in exactly one state; `quiet`: its last message is young enough to be on its way.
+LOOK_AHEAD: Final = f"""
+SELECT count(*),
+       count(*) FILTER (WHERE s.state = 'held'),
+       max(t.lease_expires_at) FILTER (WHERE s.state = 'held'),
+       count(*) FILTER (WHERE s.state = 'waiting'),
+       max(t.retry_at) FILTER (WHERE s.state = 'waiting'),
+       count(*) FILTER (WHERE s.state = 'quiet'),
+       min(t.next_send_at) FILTER (WHERE s.state = 'quiet'),
+       count(*) FILTER (WHERE s.state = 'due')
+FROM segment_task t
+JOIN root_job j USING (job_id)
+CROSS JOIN LATERAL (
+    SELECT CASE
+        WHEN t.lease_expires_at >= statement_timestamp() THEN 'held'
+        WHEN t.retry_at >= statement_timestamp() THEN 'waiting'
+        WHEN {OLDER} THEN 'due'
+        ELSE 'quiet'
+    END AS state
+) AS s
+WHERE t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
+  AND j.cancelled_at IS NULL
+  AND (%(job_id)s IS NULL OR t.job_id = %(job_id)s::uuid)
+"""  # noqa: S608  (constants of ours)
 
 
 class PostgresRepairs:
@@ -156,12 +199,19 @@ class PostgresRepairs:
         return [Drift(*row) for row in rows]
 
     def repair(self, job_id: str) -> bool:
-        """Count the job's rows again under its lock; whether anything was different, and could be mended."""
+        """Count the job's rows again under its lock; whether anything was different."""
         return bool(run(self._engine, REPAIR, {"job_id": job_id}))
 
-    def count_unfinished(self, job_id: str | None) -> int:
-        """Segments that are QUEUED, IN_PROGRESS or RETRYING."""
-        return self._count(COUNT_UNFINISHED, job_id=job_id)
+    def find_miscounted(self, job_id: str | None) -> list[Miscount]:
+        """Jobs with no rows, or others than `total_segments` says; without `job_id` only those that have not ended."""
+        rows: list[Any] = list(run(self._engine, FIND_MISCOUNTED, {"job_id": job_id}))
+        return [Miscount(*row) for row in rows]
+
+    def look_ahead(self, job_id: str | None, after_seconds: float) -> Outlook:
+        """What each unfinished segment waits for; a message counts as young for `after_seconds`, doubled."""
+        parameters = {"job_id": job_id, "after_seconds": after_seconds, "max_doublings": MAX_DOUBLINGS}
+        row: Any = run(self._engine, LOOK_AHEAD, parameters)[0]
+        return Outlook(*row)
 
     def _count(self, sql: str, **parameters: Any) -> int:
         return int(run(self._engine, sql, parameters)[0][0])

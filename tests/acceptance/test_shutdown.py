@@ -35,18 +35,55 @@ def statuses(engine: Engine) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_it_exits_although_a_long_poll_is_parked(
+def test_idle_it_exits_when_its_parked_poll_ends(
     number: signal.Signals, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    environment["SQS_WAIT_TIME_SECONDS"] = "20"
+    environment["SQS_WAIT_TIME_SECONDS"] = "2"
     with Worker(environment) as worker:
         worker.wait_for("Consuming")
         started = time.monotonic()
         worker.signal(number)
+        assert worker.process.wait(30) == 0
+        with capsys.disabled():
+            print(f"\n{number.name}, idle, a poll of 2 s parked: exit after {time.monotonic() - started:.2f} s")
+
+
+def test_idle_the_grace_ends_a_poll_that_outlasts_it(environment: dict[str, str]) -> None:
+    environment |= {"SQS_WAIT_TIME_SECONDS": "20", "SHUTDOWN_GRACE_SECONDS": "3"}
+    with Worker(environment) as worker:
+        worker.wait_for("Consuming")
+        worker.signal(signal.SIGTERM)
         # The poll alone would take 20 s: ending within this limit shows that it was not waited for.
         assert worker.process.wait(15) == 0
-        with capsys.disabled():
-            print(f"\n{number.name}, idle: exit after {time.monotonic() - started:.2f} s")
+        assert "poll is cut" in worker.log()
+
+
+def test_a_message_sent_to_a_worker_that_is_stopping_is_anothers_at_once(
+    environment: dict[str, str], queues: Queues
+) -> None:
+    """SQS answers the poll that is still parked; cut, it would hide the message for ten minutes."""
+    environment |= {"SQS_WAIT_TIME_SECONDS": "20", "SQS_VISIBILITY_TIMEOUT_SECONDS": "600"}
+    with Worker(environment) as worker:
+        worker.wait_for("Consuming")
+        queues.segments.send([Outgoing("first")])
+        worker.wait_for("is poison")  # so it polls, and the next poll is parked
+        wait_until(lambda: queues.dead_letters.facts().messages == 1, "the first message to be gone")
+        worker.signal(signal.SIGTERM)
+        # One that ends without waiting for its poll is gone here, and SQS goes on with the poll.
+        wait_until(lambda: "for a poll to end" in worker.log() or worker.process.poll() is not None, "it to stop")
+        queues.segments.send([Outgoing("second")])
+        assert worker.process.wait(30) == 0
+    assert [message["Body"] for message in queues.segments.receive(1, 5, 30)] == ["second"]
+
+
+def test_idle_a_second_signal_does_not_wait_for_the_poll(environment: dict[str, str]) -> None:
+    environment["SQS_WAIT_TIME_SECONDS"] = "20"
+    with Worker(environment) as worker:
+        worker.wait_for("Consuming")
+        worker.signal(signal.SIGINT)
+        worker.wait_for("a second signal ends at once")
+        worker.signal(signal.SIGINT)
+        assert worker.process.wait(15) == 128 + signal.SIGINT
 
 
 def test_busy_it_finishes_what_is_in_hand(

@@ -15,6 +15,7 @@ from typing import Any
 from app import consumer, main
 from app.completion import Housekeeper, Sweep, SweepReport
 from app.delivery import Delivery, read_delivery
+from app.pace import FEWEST_RESENT
 from tests import killer
 from tests.chaos import receives
 from tests.chaos.surroundings import RESEND_AFTER_SECONDS, SWEEP_SECONDS
@@ -23,9 +24,11 @@ from tests.chaos.surroundings import RESEND_AFTER_SECONDS, SWEEP_SECONDS
 class ImpatientSweep(Sweep):
     """Re-sends what nobody works on after seconds rather than a quarter of an hour."""
 
-    def run(self, job_id: str | None = None, after_seconds: float = RESEND_AFTER_SECONDS) -> SweepReport:
+    def run(
+        self, job_id: str | None = None, after_seconds: float | None = RESEND_AFTER_SECONDS, limit: int = FEWEST_RESENT
+    ) -> SweepReport:
         """See `app.completion.Sweep`."""
-        return super().run(job_id, after_seconds)
+        return super().run(job_id, after_seconds, limit)
 
 
 def note_receives(path: str) -> None:

@@ -1,5 +1,7 @@
 """The outbox and the sweep's statements, on the fake and on PostgreSQL: shared/spec/lifecycle.md, "Outbox", "Sweep"."""
 
+import pytest
+
 from app.ports import Postponed
 from tests.contract.stores import LEASE_SECONDS, Stores
 
@@ -79,25 +81,60 @@ def test_a_job_that_was_reopened_before_it_was_announced_waits_until_it_complete
     assert [each.job_id for each in stores.outbox.lease_unsent(10)] == [job_id]
 
 
+def end_by_hand(stores: Stores, total: int, *statuses: str) -> str:
+    """A job whose rows and counters an operator has written, but not its status."""
+    names = [f"{at}" for at in range(len(statuses))]
+    job_id = stores.tables.add_job(*names, total=total)
+    for name, status in zip(names, statuses, strict=True):
+        stores.tables.set_segment(job_id, name, status=status)
+    stores.tables.set_job(
+        job_id, completed_segments=statuses.count("COMPLETED"), failed_segments=statuses.count("FAILED")
+    )
+    return job_id
+
+
 def test_jobs_whose_counters_have_ended_get_their_status(stores: Stores) -> None:
-    complete, failed, empty, open_ = (stores.tables.add_job("a", "b") for _ in range(4))
-    stores.tables.set_job(complete, completed_segments=2, status="IN_PROGRESS")
-    stores.tables.set_job(failed, completed_segments=1, failed_segments=1)
-    stores.tables.set_job(empty, total_segments=0)
-    stores.tables.set_job(open_, completed_segments=1)
+    complete = end_by_hand(stores, 2, "COMPLETED", "COMPLETED")
+    failed = end_by_hand(stores, 2, "COMPLETED", "FAILED")
+    open_ = end_by_hand(stores, 2, "COMPLETED", "QUEUED")
     assert sorted(stores.outbox.finish_forgotten()) == sorted([(complete, "COMPLETED"), (failed, "FAILED")])
-    assert stores.counters(empty)[2] == stores.counters(open_)[2] == "QUEUED"
+    assert stores.counters(open_)[2] == "QUEUED"
     assert stores.outbox.finish_forgotten() == []
 
 
+def test_a_job_with_more_rows_than_its_total_ends_when_they_have(stores: Stores) -> None:
+    complete = end_by_hand(stores, 1, "COMPLETED", "COMPLETED")
+    failed = end_by_hand(stores, 0, "COMPLETED", "FAILED")
+    for status in ("QUEUED", "IN_PROGRESS", "RETRYING"):
+        end_by_hand(stores, 1, "COMPLETED", status)
+    end_by_hand(stores, 0, "QUEUED")
+    assert sorted(stores.outbox.finish_forgotten()) == sorted([(complete, "COMPLETED"), (failed, "FAILED")])
+    assert [each.job_id for each in stores.outbox.lease_unsent(10)] == [complete]
+
+
+def test_a_job_with_fewer_rows_than_its_total_or_none_does_not_end(stores: Stores) -> None:
+    end_by_hand(stores, 3, "COMPLETED", "COMPLETED")
+    end_by_hand(stores, 0)
+    end_by_hand(stores, 1)
+    assert stores.outbox.finish_forgotten() == []
+
+
+def test_a_job_that_is_ended_is_announced_even_if_it_was_before(stores: Stores) -> None:
+    job_id = stores.tables.add_job("a")
+    stores.outbox.mark_sent(stores.complete(job_id, "a").announcements)
+    stores.tables.set_job(job_id, status="IN_PROGRESS")
+    assert stores.outbox.finish_forgotten() == [(job_id, "COMPLETED")]
+    assert [each.job_id for each in stores.outbox.lease_unsent(10)] == [job_id]
+
+
 def test_of_one_job_only_if_asked(stores: Stores) -> None:
-    jobs = [stores.tables.add_job("a") for _ in range(2)]
-    for job_id in jobs:
-        stores.tables.set_job(job_id, completed_segments=1)
+    jobs = [end_by_hand(stores, 1, "COMPLETED") for _ in range(2)]
     assert stores.outbox.finish_forgotten(jobs[1]) == [(jobs[1], "COMPLETED")]
     assert stores.counters(jobs[0])[2] == "QUEUED"
-    assert stores.outbox.add_missing(jobs[0]) == []
-    assert stores.outbox.add_missing(jobs[1]) == [jobs[1]]
+    for job_id in jobs:
+        stores.tables.set_job(job_id, status="COMPLETED")
+    assert stores.outbox.add_missing(jobs[1]) == []
+    assert stores.outbox.add_missing(jobs[0]) == [jobs[0]]
 
 
 def test_a_completed_job_without_a_row_gets_one_that_anybody_may_send(stores: Stores) -> None:
@@ -122,14 +159,23 @@ def test_old_jobs_are_looked_at_only_when_asked_for(stores: Stores) -> None:
 # The sweep's re-sending
 
 
-def resend(stores: Stores, limit: int = 100, job_id: str | None = None) -> list[str]:
+def add_job(stores: Stores, *names: str) -> str:
+    """A job whose producer gave the spans; its id."""
+    job_id = stores.tables.add_job(*names)
+    for name in names:
+        stores.tables.set_segment(job_id, name, span_start=3, span_end=4)
+    return job_id
+
+
+def resend(
+    stores: Stores, limit: int = 100, job_id: str | None = None, after_seconds: float | None = None
+) -> list[str]:
     """Ids of the segments that are to be sent again."""
-    unsent = stores.outbox.mark_for_resending(limit, job_id, RESEND_AFTER_SECONDS)
-    return [segment.segment_id for segment in unsent]
+    return [segment.segment_id for segment in stores.outbox.mark_for_resending(limit, job_id, after_seconds)]
 
 
 def test_untouched_segments_are_sent_again_after_waits_that_double(stores: Stores) -> None:
-    job_id = stores.tables.add_job("a")
+    job_id = add_job(stores, "a")
     for count in range(4):
         wait_seconds = RESEND_AFTER_SECONDS * 2**count
         stores.tables.travel(wait_seconds - 100)
@@ -140,18 +186,27 @@ def test_untouched_segments_are_sent_again_after_waits_that_double(stores: Store
         assert resend(stores) == []
 
 
-def test_the_wait_counts_from_the_last_sending(stores: Stores) -> None:
-    job_id = stores.tables.add_job("a")
-    stores.tables.travel(RESEND_AFTER_SECONDS + 1)
+def test_an_operator_s_wait_counts_from_the_last_sending_and_doubles_too(stores: Stores) -> None:
+    job_id = add_job(stores, "a")
+    stores.tables.travel(200)
+    assert resend(stores, after_seconds=201) == []
     stores.tables.set_segment(job_id, "a", last_sent_at=stores.tables.now() - 100)
+    assert resend(stores, after_seconds=150) == []
+    assert resend(stores, after_seconds=50) == ["a"]
+    stores.tables.travel(90)
+    assert resend(stores, after_seconds=50) == []
+    stores.tables.travel(20)
+    assert resend(stores, after_seconds=50) == ["a"]
+    stores.tables.travel(4 * RESEND_AFTER_SECONDS - 100)
     assert resend(stores) == []
-    stores.tables.travel(RESEND_AFTER_SECONDS)
+    stores.tables.travel(101)
     assert resend(stores) == ["a"]
 
 
-def test_what_somebody_works_on_or_has_ended_is_not_sent_again(stores: Stores) -> None:
+@pytest.mark.parametrize("after_seconds", [None, 0.0])
+def test_what_somebody_works_on_or_has_ended_is_not_sent_again(stores: Stores, after_seconds: float | None) -> None:
     names = ("leased", "retrying", "completed", "failed", "lease ran out", "retry is due", "queued")
-    job_id = stores.tables.add_job(*names)
+    job_id = add_job(stores, *names)
     stores.complete(job_id, "completed")
     stores.fail(job_id, "failed")
     stores.take(job_id, "lease ran out")
@@ -159,43 +214,85 @@ def test_what_somebody_works_on_or_has_ended_is_not_sent_again(stores: Stores) -
     stores.tables.travel(LEASE_SECONDS + 1)
     stores.take(job_id, "leased")
     stores.results.settle([Postponed(stores.take(job_id, "retrying"), "too slow", 500.0)])
-    assert sorted(resend(stores)) == ["lease ran out", "queued", "retry is due"]
+    assert sorted(resend(stores, after_seconds=after_seconds)) == ["lease ran out", "queued", "retry is due"]
 
 
 def test_cancelled_jobs_are_left_alone(stores: Stores) -> None:
-    job_id = stores.tables.add_job("a")
+    job_id = add_job(stores, "a")
     stores.tables.set_job(job_id, cancelled_at=stores.tables.now())
     stores.tables.travel(RESEND_AFTER_SECONDS + 1)
     assert resend(stores) == []
     assert resend(stores, job_id=job_id) == []
+    assert resend(stores, job_id=job_id, after_seconds=0.0) == []
 
 
 def test_only_so_many_are_sent_again_the_longest_untouched_first(stores: Stores) -> None:
     names = [f"{number}" for number in range(5)]
-    job_id = stores.tables.add_job(*names)
-    stores.tables.travel(99_999)
+    job_id = add_job(stores, *names)
     for age, name in enumerate(names):
-        stores.tables.set_segment(job_id, name, last_sent_at=stores.tables.now() - 2_000 - age)
+        stores.tables.set_segment(job_id, name, next_send_at=stores.tables.now() - 10 - age)
     assert sorted(resend(stores, limit=2)) == ["3", "4"]
     assert sorted(resend(stores)) == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize("after_seconds", [None, 0.0])
+def test_jobs_share_what_is_sent_again_so_that_none_waits_behind_another(
+    stores: Stores, after_seconds: float | None
+) -> None:
+    add_job(stores, *(f"old {number}" for number in range(20)))
+    stores.tables.travel(1_000)
+    add_job(stores, "the only one")
+    add_job(stores, "first", "second")
+    stores.tables.travel(RESEND_AFTER_SECONDS + 1)
+    sent = resend(stores, limit=5, after_seconds=after_seconds)
+    assert {"the only one", "first", "second"} <= set(sent)
+    assert len(sent) == 5
+
+
 def test_only_segments_of_one_job_if_asked(stores: Stores) -> None:
-    jobs = [stores.tables.add_job("a"), stores.tables.add_job("b")]
+    jobs = [add_job(stores, "a"), add_job(stores, "b")]
     stores.tables.travel(RESEND_AFTER_SECONDS + 1)
     assert resend(stores, job_id=jobs[1]) == ["b"]
     assert resend(stores) == ["a"]
 
 
-def test_a_resent_segment_comes_with_its_span_if_it_is_known(stores: Stores) -> None:
+def test_what_has_no_span_is_found_and_not_marked(stores: Stores) -> None:
     job_id = stores.tables.add_job("known", "unknown", manifestation_id="M2")
     stores.tables.set_segment(job_id, "known", span_start=3, span_end=4)
     stores.tables.travel(RESEND_AFTER_SECONDS + 1)
-    unsent = {each.segment_id: each for each in stores.outbox.mark_for_resending(10, None, RESEND_AFTER_SECONDS)}
-    known, unknown = unsent["known"], unsent["unknown"]
+    found = {each.segment_id: each for each in stores.outbox.mark_for_resending(10)}
+    known, unknown = found["known"], found["unknown"]
     assert (known.job_id, known.manifestation_id, known.start, known.end) == (job_id, "M2", 3, 4)
     assert (unknown.start, unknown.end) == (None, None)
-    assert unknown.task_id == stores.tables.segment(job_id, "unknown").task_id
+    row = stores.tables.segment(job_id, "unknown")
+    assert (unknown.task_id, row.send_count, row.last_sent_at) == (row.task_id, 0, None)
+    assert resend(stores) == ["unknown"]
+
+
+def test_what_has_no_span_anywhere_is_put_off_for_waits_that_double(stores: Stores) -> None:
+    job_id = add_job(stores, "known")
+    unknown = stores.tables.add_job("unknown")
+    tasks = [stores.tables.segment(job_id, "known").task_id, stores.tables.segment(unknown, "unknown").task_id]
+    stores.tables.travel(RESEND_AFTER_SECONDS + 1)
+    stores.outbox.put_off(tasks)
+    assert resend(stores) == ["known"]
+    row = stores.tables.segment(unknown, "unknown")
+    assert (row.send_count, row.last_sent_at) == (1, None)
+    stores.tables.travel(2 * RESEND_AFTER_SECONDS - 100)
+    assert resend(stores) == []
+    stores.tables.travel(101)
+    assert sorted(resend(stores)) == ["known", "unknown"]
+
+
+def test_a_failed_segment_that_is_queued_again_waits_without_doubling(stores: Stores) -> None:
+    job_id = add_job(stores, "a")
+    stores.tables.set_segment(job_id, "a", send_count=5, next_send_at=stores.tables.now() + 99_999)
+    stores.fail(job_id)
+    stores.tables.requeue(job_id, "a")
+    stores.tables.travel(RESEND_AFTER_SECONDS - 100)
+    assert resend(stores) == []
+    stores.tables.travel(101)
+    assert resend(stores) == ["a"]
 
 
 def test_spans_are_stored_where_there_are_none(stores: Stores) -> None:

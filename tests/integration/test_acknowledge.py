@@ -9,7 +9,7 @@ import pytest
 
 from app.acknowledge import Acknowledger
 from app.delivery import COPY_SLACK_MS, Delivery, read_delivery
-from app.errors import OutageError
+from app.errors import OutageError, TransientError
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.sqs import Outgoing, Queue
 from tests.conftest import Queues
@@ -150,3 +150,62 @@ def test_a_batch_of_everything_in_one_go(queues: Queues) -> None:
     assert receive(queues.segments).body == "1"
     assert receive(queues.dead_letters).body == "2"
     assert queues.segments.facts().messages == 2
+
+
+class Counting(Queue):
+    """Counts the calls that send; refuses the bodies that it is told to, in its answer or by refusing the call."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__(queue._client, queue.url)
+        self.calls: list[int] = []
+        self.refused = ""
+        self.refused_with_all_others = ""
+
+    def send(self, messages: Sequence[Outgoing]) -> dict[int, str]:
+        self.calls.append(len(messages))
+        if any(message.body == self.refused_with_all_others for message in messages):
+            raise TransientError("SQS refuses the call: InvalidMessageContents")
+        good = [at for at, message in enumerate(messages) if message.body != self.refused]
+        super().send([messages[at] for at in good])
+        return {at: "no" for at in range(len(messages)) if at not in good}
+
+
+def bury_three(queues: Queues, letters: Queue) -> list[str]:
+    """The bodies that are dead letters then; the others are still on the input queue."""
+    deliveries = [one(queues, body) for body in "abc"]
+    Acknowledger(queues.segments, letters, 10).act(deliveries, [Dead("why", recorded=False)] * 3)
+    assert queues.segments.facts().messages + queues.dead_letters.facts().messages == 3
+    return sorted(receive(queues.dead_letters).body for _ in range(queues.dead_letters.facts().messages))
+
+
+def test_dead_letters_of_a_batch_go_in_one_call(queues: Queues) -> None:
+    letters = Counting(queues.dead_letters)
+    assert bury_three(queues, letters) == ["a", "b", "c"]
+    assert letters.calls == [3]
+
+
+def test_a_dead_letter_that_is_refused_alone_stays_where_it_is(
+    queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters = Counting(queues.dead_letters)
+    letters.refused = "b"
+    assert bury_three(queues, letters) == ["a", "c"]
+    assert caplog.text.count("was not sent on") == 1
+
+
+def test_a_dead_letter_that_spoils_the_call_does_not_keep_its_neighbours(queues: Queues) -> None:
+    letters = Counting(queues.dead_letters)
+    letters.refused_with_all_others = "b"
+    assert bury_three(queues, letters) == ["a", "c"]
+    assert letters.calls == [3, 1, 1, 1]
+
+
+def test_an_outage_is_not_asked_again_for_each_message(queues: Queues) -> None:
+    class Down(Counting):
+        def send(self, messages: Sequence[Outgoing]) -> dict[int, str]:
+            self.calls.append(len(messages))
+            raise OutageError("SQS", "no")
+
+    letters = Down(queues.dead_letters)
+    assert bury_three(queues, letters) == []
+    assert letters.calls == [3]

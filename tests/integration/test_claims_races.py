@@ -246,8 +246,10 @@ def test_a_lost_message_is_sent_again_by_exactly_one(engine: Engine, tables: Tab
     for _ in range(10):
         tables.empty()
         job_id = tables.add_job(*(f"{number}" for number in range(20)))
+        for row in tables.segments(job_id):
+            tables.set_segment(job_id, row.segment_id, span_start=0, span_end=1)
         tables.travel(1_000)
-        marked = race(*(lambda: outbox.mark_for_resending(100, None, 900.0) for _ in range(WORKERS)))
+        marked = race(*(lambda: outbox.mark_for_resending(100) for _ in range(WORKERS)))
         assert sum(len(one) for one in marked) == 20
         assert {row.send_count for row in tables.segments(job_id)} == {1}
 

@@ -1,9 +1,11 @@
 """The relay and the sweep on real services: nothing forgotten, nothing flooded."""
 
 import json
+import random
+import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from sqlalchemy import Engine
@@ -13,9 +15,10 @@ from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import run
 from app.db.results import PostgresResults
+from app.errors import OutageError
 from app.outage import Gate
 from app.ports import Announcement, Claimed, Completed, SegmentRequest
-from app.sqs import Queue
+from app.sqs import Outgoing, Queue, QueueFacts
 from app.stopping import Stop
 from tests.asking import ask
 from tests.conftest import Queues
@@ -72,7 +75,8 @@ def age(engine: Engine, job: str, minutes: float) -> None:
     run(
         engine,
         "UPDATE segment_task SET created_at = created_at - %(m)s * interval '1 minute',"
-        " last_sent_at = last_sent_at - %(m)s * interval '1 minute' WHERE job_id = %(job)s",
+        " last_sent_at = last_sent_at - %(m)s * interval '1 minute',"
+        " next_send_at = next_send_at - %(m)s * interval '1 minute' WHERE job_id = %(job)s",
         {"m": minutes, "job": job},
     )
 
@@ -119,8 +123,33 @@ def test_a_job_whose_counters_say_that_it_has_ended_gets_its_status(engine: Engi
     complete(engine, job, "a")
     run(engine, "UPDATE root_job SET status = 'IN_PROGRESS'; DELETE FROM completion_outbox")
     report = sweep.run()
-    assert (report.jobs_ended, report.outbox_rows_added, report.completions_sent) == (1, 1, 1)
+    assert (report.jobs_ended, report.completions_sent) == (1, 1)
     assert run(engine, "SELECT status FROM root_job") == [("COMPLETED",)]
+
+
+def test_a_job_that_an_operator_has_locked_is_left_to_the_next_sweep(
+    engine: Engine, sweep: Sweep, queues: Queues
+) -> None:
+    locked, free = (make_job(engine, "a") for _ in range(2))
+    for job in (locked, free):
+        complete(engine, job, "a")
+    run(engine, "UPDATE root_job SET status = 'IN_PROGRESS'; DELETE FROM completion_outbox")
+    with engine.connect() as operator:
+        operator.exec_driver_sql("BEGIN")
+        operator.exec_driver_sql(f"SELECT FROM root_job WHERE job_id = '{locked}' FOR UPDATE")
+        assert sweep.run().jobs_ended == 1
+        operator.exec_driver_sql("COMMIT")
+    assert [body["job_id"] for body in bodies(queues.completed, 1)] == [free]
+    assert sweep.run().jobs_ended == 1
+
+
+def test_every_job_of_a_day_is_looked_at_only_now_and_then(engine: Engine, sweep: Sweep) -> None:
+    assert sweep.run().found_nothing
+    job = make_job(engine, "a")
+    complete(engine, job, "a")
+    run(engine, "DELETE FROM completion_outbox")
+    assert sweep.run().found_nothing
+    assert sweep.run(job_id=job).outbox_rows_added == 1
 
 
 def test_a_segment_that_nobody_works_on_is_sent_again_with_doubling_waits(
@@ -173,6 +202,75 @@ def test_a_missing_span_is_read_from_the_graph(
     message = bodies(queues.segments, 1)[0]
     assert (message["segment_id"], message["start"], message["end"]) == ("bare", 3, 9)
     assert f"Segment nowhere of job {job} is unfinished" in caplog.text
+    assert sweep.run().found_nothing, "what is unknown is asked for again after its wait only"
+    age(engine, job, 31)
+    assert sweep.run() == SweepReport(segments_resent=1, segments_without_span=1)
+
+
+def test_what_the_graph_does_not_answer_for_stays_due(
+    engine: Engine, outbox: PostgresOutbox, relay: Relay, queues: Queues
+) -> None:
+    class Silent(Graph):
+        def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+            raise OutageError("Neo4j", "gone")
+
+    bare, known = make_job(engine, "bare", with_spans=False), make_job(engine, "known")
+    for job in (bare, known):
+        age(engine, job, 16)
+    with pytest.raises(OutageError):
+        Sweep(outbox, relay, queues.segments, Silent()).run()
+    assert [body["segment_id"] for body in bodies(queues.segments, 1)] == ["known"]
+    assert run(engine, "SELECT last_sent_at, send_count FROM segment_task WHERE segment_id = 'bare'") == [(None, 0)]
+    assert Sweep(outbox, relay, queues.segments, Graph(bare=(3, 9))).run().segments_resent == 1
+    assert [body["segment_id"] for body in bodies(queues.segments, 1)] == ["bare"]
+
+
+def test_a_job_that_lacks_one_message_gets_it_in_the_first_sweep(engine: Engine, sweep: Sweep, queues: Queues) -> None:
+    purged, short = make_job(engine, *[f"s{n}" for n in range(1_000)]), make_job(engine, "the one")
+    age(engine, purged, 99)
+    age(engine, short, 16)
+    assert sweep.run().segments_resent == 100
+    assert short in {body["job_id"] for body in bodies(queues.segments, 100)}
+
+
+@pytest.fixture
+def keep(relay: Relay, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Starts a housekeeper that sweeps at its start, and then not for a quarter of an hour unless there is reason."""
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+    stop = Stop()
+    keeper = Housekeeper(relay, sweep, Gate({}), every_seconds=1_200)
+    thread = threading.Thread(target=keeper.run, args=(stop,))
+    yield thread.start
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_lost_messages_come_back_as_fast_as_they_are_worked_off(
+    engine: Engine, keep: Callable[[], None], queues: Queues
+) -> None:
+    """A purge has taken 700 messages: one sweep a quarter of an hour would bring back 100."""
+    age(engine, make_job(engine, *[f"s{n}" for n in range(700)]), 16)
+    keep()
+    assert len({body["segment_id"] for body in bodies(queues.segments, 700)}) == 700
+
+
+def test_a_backlog_that_stands_gets_no_more_than_one_sweep_s(
+    engine: Engine, keep: Callable[[], None], queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    queues.segments.send([Outgoing("old")] * 60)
+    age(engine, make_job(engine, *[f"s{n}" for n in range(300)]), 16)
+    asked: list[int] = []
+    facts = queues.segments.facts
+
+    def noted() -> QueueFacts:
+        asked.append(1)
+        return facts()
+
+    vars(queues.segments).update(facts=noted)
+    keep()
+    wait_until(lambda: len(asked) >= 3, "the queue to be asked three times")
+    assert run(engine, "SELECT count(*) FROM segment_task WHERE send_count > 0") == [(100,)]
 
 
 def test_one_job_can_be_swept_alone(engine: Engine, sweep: Sweep) -> None:

@@ -12,14 +12,17 @@ import pytest
 from aws_sqs_consumer import Message
 
 from app.acknowledge import Acknowledger
-from app.consumer import EXIT_STALLED, SimpleConsumer
+from app.completion import Housekeeper, Relay, Sweep
+from app.consumer import EXIT_OK, EXIT_STALLED, SimpleConsumer
 from app.errors import OutageError
 from app.heartbeat import Heartbeat
+from app.main import wire
 from app.outage import Gate
 from app.outcomes import Done, Hide, Outcome
 from app.parts import Parts
-from app.ports import Claimed, SegmentRequest
+from app.ports import Announcement, Claimed, SegmentRequest
 from app.sqs import Outgoing
+from app.stopping import Stop
 from tests.conftest import Queues
 from tests.worker import wait_until
 
@@ -38,8 +41,9 @@ class Recorder:
         self.batches.append([request.segment_id for request in requests])
         return [self.answer(request) for request in requests]
 
-    def give_back(self, claims: Sequence[Claimed]) -> None:
+    def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
         self.given_back += claims
+        return frozenset(claim.task_id for claim in claims)
 
     @property
     def seen(self) -> list[str]:
@@ -62,11 +66,14 @@ def parts_of(queues: Queues, service: Any, **changes: Any) -> Parts:
 
 @contextmanager
 def running(
-    parts: Parts, consumer_class: type[SimpleConsumer] = SimpleConsumer
+    parts: Parts, consumer_class: type[SimpleConsumer] = SimpleConsumer, wait_time_seconds: int = 1
 ) -> Iterator[tuple[SimpleConsumer, Callable[[], int]]]:
     """The consumer in a thread; the function stops it and gives its exit code."""
     consumer = consumer_class(
-        queue_url=parts.queue.url, region="us-east-1", wait_time_seconds=1, visibility_timeout_seconds=30
+        queue_url=parts.queue.url,
+        region="us-east-1",
+        wait_time_seconds=wait_time_seconds,
+        visibility_timeout_seconds=30,
     )
     consumer._parts = parts
     codes: list[int] = []
@@ -82,6 +89,10 @@ def running(
     consumer.stop()
     thread.join(30)
     assert not thread.is_alive()
+
+
+def claim_of(segment: str) -> Claimed:
+    return Claimed(f"task {segment}", f"token {segment}", JOB, "M", segment, 0, 1, 1, 0, 0)
 
 
 def body(segment: str) -> Outgoing:
@@ -103,7 +114,7 @@ class Doorman:
 
     def __init__(self, queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
         self.polls, self.inside, self.most = 0, 0, 0
-        self.hold: Callable[[], None] = lambda: None
+        self.hold: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
         self._receive = queues.segments.receive
         monkeypatch.setattr(queues.segments, "receive", self.receive)
@@ -159,6 +170,19 @@ def test_poison_does_not_spoil_its_neighbours(queues: Queues, caplog: pytest.Log
         wait_until(lambda: queues.segments.facts().messages == 0, "an empty queue")
     assert sorted(service.seen) == ["a", "b"]
     assert caplog.text.count("is poison") == 2
+
+
+def test_poison_is_told_by_its_job_and_segment_as_far_as_they_can_be_read(
+    queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, no_span = json.dumps({"job_id": JOB, "segment_id": "a"}), "manifestation_id: Field required"
+    queues.segments.send([Outgoing(known), Outgoing(json.dumps({"job_id": JOB})), Outgoing('{"segment_id": "b"}')])
+    with running(parts_of(queues, Recorder())):
+        wait_until(lambda: queues.dead_letters.facts().messages == 3, "three dead letters")
+    said = sorted(record.getMessage().partition(no_span)[0] for record in caplog.records if no_span in record.message)
+    assert said[0].startswith(f"A segment of job {JOB} is poison: ")
+    assert said[1].startswith(f"Segment a of job {JOB} is poison: ")
+    assert said[2].startswith("Segment b of an unreadable job is poison: ")
 
 
 def test_a_service_that_has_a_bug_loses_nothing(
@@ -235,7 +259,7 @@ def test_what_hangs_is_handed_back_at_the_deadline(queues: Queues) -> None:
 
     service = Recorder(hang)
     parts = parts_of(queues, service, grace_seconds=1.0)
-    claim = Claimed("t", "token", JOB, "M", "a", 0, 1, 1, 0, 0)
+    claim = claim_of("a")
     queues.segments.send([body("a")])
     with running(parts) as (_, stop):
         assert entered.wait(30)
@@ -261,6 +285,168 @@ def test_a_lane_that_hangs_ends_the_process(queues: Queues, caplog: pytest.LogCa
         leave.set()
     assert codes == [EXIT_STALLED]
     assert "has made no progress" in caplog.text
+
+
+def test_what_a_hung_lane_holds_is_left_to_its_lease_and_the_rest_is_given_back(
+    queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given back, it would hang the next worker at once, and never be charged for it."""
+    entered: dict[str, threading.Event] = {"bad": threading.Event(), "slow": threading.Event()}
+    leave = threading.Event()
+
+    def work(request: SegmentRequest) -> Outcome:
+        parts.heartbeat.hold([claim_of(request.segment_id)])
+        entered[request.segment_id].set()
+        while not leave.wait(0.1):
+            if request.segment_id == "slow":
+                parts.progress.mark()
+        return Hide(600.0)
+
+    service = Recorder(work)
+    parts = parts_of(queues, service, lanes=2, stall_seconds=3.0, grace_seconds=1.0)
+    with running(parts) as (consumer, stop):
+        for segment, event in entered.items():
+            queues.segments.send([body(segment)])
+            assert event.wait(30)
+        wait_until(consumer.stopping.is_set, "the watchdog")
+        assert stop() == EXIT_STALLED
+        came_back = [json.loads(str(message["Body"]))["segment_id"] for message in queues.segments.receive(10, 2, 30)]
+        assert came_back == ["slow"]
+        assert service.given_back == [claim_of("slow")]
+        leave.set()
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(told) == 1
+    assert f"segment bad of job {JOB}" in told[0]
+    assert "slow" not in told[0]
+
+
+class Hanging:
+    """A helper that never asks whether to stop."""
+
+    def __init__(self) -> None:
+        self.leave = threading.Event()
+
+    def run(self, stop: Stop) -> None:
+        self.leave.wait(60)
+
+
+class Dying:
+    """A helper that ends although nobody has asked it to."""
+
+    def run(self, stop: Stop) -> None: ...
+
+
+@pytest.mark.parametrize("helper", [Hanging(), Dying()])
+def test_a_helper_that_hangs_or_dies_ends_the_process(
+    helper: Hanging | Dying, queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = parts_of(queues, Recorder(), stall_seconds=2.0, helpers=(("tidier", helper),))
+    with running(parts) as (consumer, stop):
+        wait_until(consumer.stopping.is_set, "the watchdog")
+        assert stop() == EXIT_STALLED
+    assert "tidier has made no progress" in caplog.text
+
+
+def test_helpers_and_lanes_that_wait_do_not_hang(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Doorman(queues, monkeypatch)
+    patient = Heartbeat(None, queues.segments, visibility_seconds=14_400)
+    parts = parts_of(queues, Recorder(), stall_seconds=2.5, lanes=2, heartbeat=patient, helpers=(("patient", patient),))
+    with running(parts) as (_, stop):
+        wait_until(lambda: door.polls > 5, "polls for longer than a stall")
+        assert stop() == EXIT_OK
+
+
+def test_a_pause_longer_than_a_stall_is_none(queues: Queues) -> None:
+    probes: list[float] = []
+
+    def probe() -> None:
+        probes.append(0.0)
+        raise OutageError("PostgreSQL", "connection refused")
+
+    gate = Gate({"PostgreSQL": probe})
+    gate.close("PostgreSQL", "connection refused")
+    with running(parts_of(queues, Recorder(), gate=gate, lanes=2, stall_seconds=1.0)) as (_, stop):
+        wait_until(lambda: len(probes) == 3, "three probes, half a second and more apart")
+        assert stop() == EXIT_OK
+
+
+class Later:
+    """An outbox that notes what is marked."""
+
+    def __init__(self) -> None:
+        self.marked: list[Announcement] = []
+
+    def mark_sent(self, announcements: Sequence[Announcement]) -> None:
+        self.marked += announcements
+
+
+def test_a_job_that_ends_at_the_deadline_is_announced_by_this_process(queues: Queues) -> None:
+    """Its lane commits while its claim is being given back."""
+    outbox: Any = Later()
+    gate = Gate({})
+    relay = Relay(outbox, queues.completed)
+    keeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, outbox), gate, every_seconds=1_000)
+    announcement = Announcement(JOB, "M", str(uuid.uuid4()))
+    entered, asked, slowly = threading.Event(), threading.Event(), threading.Event()
+
+    class Settling(Recorder):
+        def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
+            asked.set()
+            return frozenset()  # committed by its lane a moment ago, which has not handed the announcement over yet
+
+    def settle(_: SegmentRequest) -> Outcome:
+        parts.heartbeat.hold([claim_of("a")])
+        entered.set()
+        assert asked.wait(30)
+        slowly.wait(0.5)  # between its commit and the handing over
+        keeper.submit([announcement])
+        parts.heartbeat.release([claim_of("a")])
+        return Done()
+
+    parts = parts_of(
+        queues,
+        Settling(settle),
+        gate=gate,
+        grace_seconds=6.0,
+        helpers=(("housekeeper", keeper),),
+        is_idle=lambda: keeper.is_idle,
+    )
+    queues.segments.send([body("a")])
+    with running(parts) as (_, stop):
+        assert entered.wait(30)
+        assert stop() == EXIT_OK
+        assert outbox.marked == [announcement]
+    assert queues.completed.facts().messages == 1
+
+
+def test_what_a_parked_poll_brings_while_stopping_is_handed_back_at_once(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    door, service = Doorman(queues, monkeypatch), Recorder()
+    with running(parts_of(queues, service, grace_seconds=25.0), wait_time_seconds=20) as (consumer, stop):
+        wait_until(lambda: door.inside == 1, "a parked poll")
+        consumer.stop()
+        wait_until(lambda: "for a poll to end" in caplog.text or "Stopped" in caplog.text, "it to wait for the poll")
+        queues.segments.send([body("a")])
+        assert stop() == EXIT_OK
+        assert [message["Attributes"]["ApproximateReceiveCount"] for message in queues.segments.receive(1, 0, 30)] == [
+            "2"
+        ]
+    assert service.seen == []
+
+
+def test_a_poll_that_outlasts_the_grace_is_left(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    door, leave = Doorman(queues, monkeypatch), threading.Event()
+    door.hold = lambda: leave.wait(60)
+    with running(parts_of(queues, Recorder(), grace_seconds=1.0)) as (_, stop):
+        wait_until(lambda: door.inside == 1, "a parked poll")
+        assert stop() == EXIT_OK
+        assert not leave.is_set()
+        leave.set()
+    assert "1 poll is cut" in caplog.text
 
 
 def test_a_subclass_with_its_own_handle_message_gets_each_message(queues: Queues) -> None:
@@ -290,6 +476,71 @@ def test_a_message_whose_handler_raises_comes_back(queues: Queues, monkeypatch: 
     with running(parts_of(queues, None), Mine):
         wait_until(lambda: queues.segments.facts().messages == 0, "an empty queue")
     assert handled == ["1", "2"]
+
+
+def test_many_slow_messages_are_no_stall(queues: Queues) -> None:
+    handled: list[str] = []
+    takes = threading.Event()
+
+    class Mine(SimpleConsumer):
+        def handle_message(self, message: Message) -> None:
+            takes.wait(0.8)
+            handled.append(message.Body)
+
+    queues.segments.send([Outgoing(str(n)) for n in range(6)])
+    with running(parts_of(queues, None, stall_seconds=2.5), Mine) as (_, stop):
+        wait_until(lambda: queues.segments.facts().messages == 0, "an empty queue")
+        assert stop() == EXIT_OK
+    assert sorted(handled) == [str(n) for n in range(6)]
+
+
+def test_a_message_of_a_subclass_is_deleted_as_soon_as_it_is_handled(queues: Queues) -> None:
+    handled: list[str] = []
+    leave = threading.Event()
+
+    class Mine(SimpleConsumer):
+        def handle_message(self, message: Message) -> None:
+            handled.append(message.Body)
+            if len(handled) == 3:
+                assert leave.wait(120)  # longer than the deletions are waited for
+
+    queues.segments.send([Outgoing(str(n)) for n in range(3)])
+    with running(parts_of(queues, None), Mine):
+        wait_until(lambda: len(handled) == 3, "the last message")
+        wait_until(lambda: queues.segments.facts().messages == 1, "the other two to be deleted")
+        leave.set()
+
+
+def test_what_a_subclass_has_not_begun_is_handed_back_when_it_is_told_to_stop(queues: Queues) -> None:
+    handled: list[str] = []
+    leave = threading.Event()
+
+    class Mine(SimpleConsumer):
+        def handle_message(self, message: Message) -> None:
+            handled.append(message.Body)
+            assert leave.wait(60)
+
+    queues.segments.send([Outgoing("one"), Outgoing("two")])
+    with running(parts_of(queues, None, grace_seconds=30.0), Mine) as (consumer, stop):
+        wait_until(lambda: len(handled) == 1, "the first message")
+        consumer.stop()
+        leave.set()
+        assert stop() == EXIT_OK
+    assert len(handled) == 1
+    assert queues.segments.facts().messages == 1
+    assert len(queues.segments.receive(1, 0, 30)) == 1
+
+
+@pytest.mark.parametrize(("asked", "lanes"), [({}, 1), ({"SQS_BATCHES_IN_HAND": "3"}, 3)])
+def test_a_subclass_is_called_from_one_thread_unless_more_are_asked_for(
+    asked: dict[str, str], lanes: int, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(SimpleConsumer):
+        def handle_message(self, message: Message) -> None: ...
+
+    for name, value in {**environment, **asked}.items():
+        monkeypatch.setenv(name, value)
+    assert wire(Mine(queue_url=environment["SQS_QUEUE_URL"])).lanes == lanes
 
 
 def test_the_library_s_limits_on_a_batch_stay() -> None:

@@ -1,6 +1,7 @@
 """The local stack on real servers: started, broken in every way that is known, mended, and stopped without a trace.
 
-They live in a folder with a path longer than a Unix socket's, in a stack of this file's own.
+They live in a folder with a path longer than a Unix socket's, with spaces and letters that are not ASCII, in a stack
+of this file's own.
 """
 
 import json
@@ -27,16 +28,19 @@ LIGHT = ["postgres", "cache"]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkout") / ("a long way down " * 7).strip()
+    folder = tmp_path_factory.mktemp("checkout") / ("a long way böd བོད " * 7).strip()
     folder.mkdir()
     return folder
 
 
 @pytest.fixture(scope="module")
 def ours(checkout: Path) -> Iterator[Stack]:
-    stack = Stack("ours", checkout=checkout)
-    yield stack
-    stack.down()
+    """In the locale that a bare machine has, which knows ASCII only."""
+    with pytest.MonkeyPatch.context() as bare:
+        bare.setenv("LC_ALL", "C")
+        stack = Stack("ours", checkout=checkout)
+        yield stack
+        stack.down()
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def test_up_gives_every_variable_and_down_leaves_no_process(ours: Stack) -> None
     assert set(env) == {
         *("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "POSTGRES_URL", "DRAGONFLY_URL"),
         *("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_SQS"),
-        *("SQS_QUEUE_URL", "SQS_COMPLETED_QUEUE_URL", "SQS_DEAD_LETTER_QUEUE_URL"),
+        *("SQS_QUEUE_URL", "SQS_COMPLETED_QUEUE_URL", "SQS_DEAD_LETTER_QUEUE_URL", "SQS_WAIT_TIME_SECONDS"),
     }
     assert all(row.up and row.pid for row in ours.status())
     before = {row.name: row.pid for row in ours.status()}

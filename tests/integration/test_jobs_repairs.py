@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from itertools import batched
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from app.completion import RESEND_AFTER_SECONDS, SweepReport
 from app.db.jobs import PostgresJobs
-from app.db.postgres import run
+from app.db.outbox import PostgresOutbox
+from app.db.postgres import make_engine, run
 from app.db.repairs import PostgresRepairs
 from app.job_ports import ConflictError, Job, NotFoundError
+from app.pace import FEWEST_RESENT
 from app.ports import AlreadyCompleted, Claimed, JobCancelled
-from app.repairs import CHUNK_SEGMENTS, Reconciliation, cancel, reconcile, retry
+from app.repairs import CHUNK_SEGMENTS, MOST_ON_QUEUE, Reconciliation, cancel, reconcile, retry
 from tests.integration.jobs_fixtures import (
     assert_true,
     claim,
@@ -38,10 +40,10 @@ class CountingSweep:
 
     def __init__(self, *reports: SweepReport) -> None:
         self.reports = list(reports)
-        self.calls: list[tuple[str | None, float]] = []
+        self.calls: list[tuple[str | None, float | None, int]] = []
 
-    def run(self, job_id: str | None = None, after_seconds: float = 900.0) -> SweepReport:
-        self.calls.append((job_id, after_seconds))
+    def run(self, job_id: str | None = None, after_seconds: float | None = None, limit: int = 100) -> SweepReport:
+        self.calls.append((job_id, after_seconds, limit))
         return self.reports.pop(0) if self.reports else SweepReport()
 
 
@@ -60,7 +62,7 @@ def do_cancel(engine: Engine, job_id: str) -> int:
 
 
 def do_reconcile(engine: Engine, job_id: str | None = None) -> Reconciliation:
-    return reconcile(PostgresRepairs(engine), CountingSweep(), job_id, RESEND_AFTER_SECONDS)
+    return reconcile(PostgresRepairs(engine), CountingSweep(), job_id, RESEND_AFTER_SECONDS, messages_on_queue=0)
 
 
 @contextmanager
@@ -288,6 +290,8 @@ def test_a_sound_job_has_nothing_to_repair(engine: Engine) -> None:
         ("UPDATE root_job SET completed_segments = 0, failed_segments = 2", "IN_PROGRESS"),
         ("UPDATE root_job SET status = 'COMPLETED'", "IN_PROGRESS"),
         ("UPDATE root_job SET status = 'FAILED'", "IN_PROGRESS"),
+        ("UPDATE root_job SET status = 'COMPLETED', total_segments = 1", "IN_PROGRESS"),
+        ("UPDATE root_job SET status = 'FAILED', total_segments = 1", "IN_PROGRESS"),
         ("UPDATE root_job SET status = 'FAILED', cancelled_at = now(), failed_segments = 0", "FAILED"),
         ("UPDATE segment_task SET status = 'FAILED' WHERE status = 'QUEUED'", "IN_PROGRESS"),
     ],
@@ -311,19 +315,7 @@ def test_a_job_that_contradicts_its_rows_is_mended_once(engine: Engine, damage: 
     assert (job.completed_segments, job.failed_segments) == (1, statuses(engine, job_id)["FAILED"])
     assert job.status == status
     assert rows(engine, f"SELECT * FROM root_job WHERE job_id = '{sound}'") == before
-    assert do_reconcile(engine).found_nothing
-
-
-def test_more_ended_rows_than_segments_is_said_and_left_alone(engine: Engine) -> None:
-    job_id = make_job(engine, 2)
-    complete(engine, claimed(engine, job_id, ["s00000", "s00001"]))
-    run(engine, "UPDATE root_job SET total_segments = 1, completed_segments = 1")
-    before = rows(engine, "SELECT * FROM root_job")
-    found = do_reconcile(engine)
-    assert not found.found_nothing
-    assert [(drift.completed_rows, drift.total_segments) for drift in found.beyond_repair] == [(2, 1)]
-    assert not PostgresRepairs(engine).repair(job_id)
-    assert rows(engine, "SELECT * FROM root_job") == before
+    assert do_reconcile(engine).repaired == []
 
 
 def test_only_the_named_job_is_looked_at_however_old_it_is(engine: Engine) -> None:
@@ -368,13 +360,57 @@ def test_repairs_amid_results_leave_what_is_right(engine: Engine) -> None:
         assert_true(engine)
 
 
-def test_it_sweeps_until_nothing_is_left_or_each_segment_has_had_its_turn(engine: Engine) -> None:
+def test_it_sends_messages_once_and_sweeps_until_there_is_nothing_else(engine: Engine) -> None:
     make_job(engine, 150)
     repairs = PostgresRepairs(engine)
-    until_nothing = CountingSweep(SweepReport(completions_sent=100), SweepReport(completions_sent=3))
-    found = reconcile(repairs, until_nothing, None, 900.0)
-    assert found.swept == SweepReport(completions_sent=103)
-    assert until_nothing.calls == [(None, 900.0)] * 3
+    sweep = CountingSweep(SweepReport(completions_sent=100, segments_resent=130), SweepReport(completions_sent=3))
+    found = reconcile(repairs, sweep, None, 0.0, messages_on_queue=1_000)
+    assert found.swept == SweepReport(completions_sent=103, segments_resent=130)
+    assert sweep.calls == [(None, 0.0, MOST_ON_QUEUE - 1_000), (None, 0.0, 0), (None, 0.0, 0)]
+    assert (found.left, found.is_complete) == (20, False)
 
-    always = CountingSweep(*[SweepReport(segments_resent=100)] * 50)
-    assert reconcile(repairs, always, None, 0.0).swept == SweepReport(segments_resent=200)
+
+def test_into_a_full_queue_it_sends_no_more_than_a_worker_would(engine: Engine) -> None:
+    sweep = CountingSweep()
+    reconcile(PostgresRepairs(engine), sweep, None, 0.0, messages_on_queue=19_950)
+    assert sweep.calls[0] == (None, 0.0, FEWEST_RESENT)
+
+
+@contextmanager
+def producing(engine: Engine, job_id: str) -> Iterator[None]:
+    """A producer has inserted one more segment and has not committed yet: its foreign key shares the job's row."""
+    with engine.connect() as producer:
+        producer.exec_driver_sql("BEGIN")
+        producer.exec_driver_sql(f"INSERT INTO segment_task (job_id, segment_id) VALUES ('{job_id}', 'new')")
+        yield
+        producer.exec_driver_sql("ROLLBACK")
+
+
+@pytest.fixture
+def hasty(postgres_url: str) -> Iterator[Engine]:
+    """An engine whose statements wait for no lock."""
+    engine = make_engine(postgres_url)
+    event.listen(engine, "checkout", lambda connection, *_: connection.cursor().execute("SET lock_timeout = '100ms'"))
+    yield engine
+    engine.dispose()
+
+
+def test_no_statement_waits_for_a_producer_s_open_insert(engine: Engine, hasty: Engine) -> None:
+    job_id = make_job(engine, 3)
+    repairs, jobs, outbox = PostgresRepairs(hasty), PostgresJobs(hasty), PostgresOutbox(hasty)
+    fail(engine, claimed(engine, job_id, ["s00000"]))
+    with producing(engine, job_id):
+        assert repairs.requeue_failed(job_id, 10) == 1
+        jobs.mark_sent([segment.task_id for segment in jobs.list_unsent(job_id, None, 10)])
+        run(engine, "UPDATE root_job SET failed_segments = 2")
+        assert repairs.repair(job_id)
+        assert len(outbox.mark_for_resending(10, job_id, 0.0)) == 3
+        assert repairs.cancel(job_id) == 3
+        assert repairs.requeue_failed(job_id, 10) == 3
+        jobs.create(job_id, "m", segments(3))
+        jobs.create(str(uuid.uuid4()), "m", segments(3))
+    complete(engine, claimed(engine, job_id, [segment[0] for segment in segments(3)]))
+    run(engine, "UPDATE root_job SET status = 'IN_PROGRESS' WHERE status = 'COMPLETED'; DELETE FROM completion_outbox")
+    with producing(engine, job_id):
+        assert outbox.finish_forgotten() == [(job_id, "COMPLETED")]
+        assert [each.job_id for each in outbox.lease_unsent(10)] == [job_id]

@@ -303,5 +303,5 @@ def test_a_sweep_leaves_re_sending_to_the_one_that_is_at_it(engine: Engine) -> N
     outbox = PostgresOutbox(engine)
     with transaction(engine) as other:
         other.exec_driver_sql("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": SWEEP_LOCK})
-        assert outbox.mark_for_resending(10, None, 900.0) == []
-    assert [each.job_id for each in outbox.mark_for_resending(10, None, 900.0)] == [job_id]
+        assert outbox.mark_for_resending(10) == []
+    assert [each.job_id for each in outbox.mark_for_resending(10)] == [job_id]

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import LiteralString
 from urllib.parse import urlsplit
@@ -16,15 +16,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from app import neo4j_database, neo4j_session
+from app import neo4j_quries as queries
 from app.cache import PageCache
-from app.errors import ConfigurationError, OutageError, PermanentError, TransientError
+from app.errors import (
+    ConfigurationError,
+    OutageError,
+    PermanentError,
+    QueryTimeoutError,
+    RefusedError,
+    TransientError,
+)
 from app.neo4j_database import Neo4JDatabase
 from app.neo4j_quries import READ_PAGES
-from app.neo4j_session import QueryTimeoutError, Reader, open_driver
+from app.neo4j_session import Patience, Reader, open_driver
 from app.traversal import Start
 from bench.reference import reference_walk
 from devstack import Stack
-from devstack.families import Annotation, Family, Segment, load_family
+from devstack.families import Annotation, Family, Segment, empty_graph, load_family
 from devstack.proxy import Proxy
 from tests.answers import EXAMPLES, canonical, decoded, example_files, read_example
 from tests.graph_fixtures import page_of
@@ -281,8 +289,9 @@ def many_texts(number: int) -> Family:
 
 
 def test_an_empty_graph_is_no_failure_and_nothing_is_said(
-    graph: Neo4JDatabase, load_graph: Load, caplog: pytest.LogCaptureFixture
+    stack: Stack, load_graph: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
+    graph = database_at(stack)
     load_graph(
         replace(SMALL, manifestations=(), annotations=(), segments=(), aligned_annotations=(), aligned_segments=())
     )
@@ -290,6 +299,7 @@ def test_an_empty_graph_is_no_failure_and_nothing_is_said(
         assert not graph.load_pages(["nowhere"], 1)["nowhere"].exists
         assert graph.list_segments("nowhere") is None
     assert [record.getMessage() for record in caplog.records] == []
+    graph.close()
 
 
 def test_a_server_that_is_not_there_is_an_outage(stack: Stack, proxy: Proxy) -> None:
@@ -333,6 +343,90 @@ def test_a_server_that_stops_answering_is_an_outage_within_its_bound(
     graph.close()
 
 
+def slowly(rows: Iterator[list[object]], seconds: float) -> list[list[object]]:
+    """What building pages from them is on a busy processor."""
+    taken: list[list[object]] = []
+    for row in rows:
+        time.sleep(seconds)
+        taken.append(row)
+    return taken
+
+
+def test_what_we_do_with_the_rows_is_not_counted_as_the_server_s_silence(
+    graph: Neo4JDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neo4j_session, "ANSWER_MARGIN_SECONDS", 0.1)
+    marks: list[int] = []
+    rows = graph._reader.read(
+        "UNWIND [1, 2, 3] AS x RETURN x",
+        lambda rows: slowly(rows, 0.4),
+        seconds=0.5,
+        came_further=lambda: marks.append(1),
+    )
+    assert rows == [[1], [2], [3]]
+    assert marks
+
+
+def test_a_server_that_answers_for_longer_than_its_time_is_told_from_one_that_is_silent(graph: Neo4JDatabase) -> None:
+    def consume(rows: Iterator[list[object]]) -> None:
+        slowly(islice(rows, 20), 0.1)
+        for _ in rows:
+            pass
+
+    patience, began = Patience(60.0), time.monotonic()
+    with pytest.raises(QueryTimeoutError):
+        graph._reader.read("UNWIND range(1, 1000000000) AS x RETURN x", consume, seconds=1, patience=patience)
+    waited = 60.0 - patience.left
+    assert time.monotonic() - began - waited > 1 / 2, "so that it is read again with more time"
+
+
+def test_a_server_that_falls_silent_in_the_middle_of_an_answer_is_an_outage(
+    stack: Stack, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neo4j_session, "ANSWER_MARGIN_SECONDS", 0.2)
+    graph = database_at(stack, f"bolt://127.0.0.1:{proxy.port}")
+    graph.ping()
+    seen: list[object] = []
+
+    def consume(rows: Iterator[list[object]]) -> None:
+        for row in rows:
+            if not seen:
+                proxy.black_hole()
+            seen.append(row)
+
+    with pytest.raises(OutageError, match="no answer within"):
+        graph._reader.read("UNWIND range(1, 100000) AS x RETURN range(1, 100)", consume, seconds=0.5)
+    assert seen
+    proxy.heal()
+    graph.close()
+
+
+def test_a_page_that_takes_too_long_is_told_apart_and_the_others_come(
+    stack: Stack, load_graph: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One text among many makes the real server look at a billion numbers."""
+    load_graph(many_texts(40))
+    slow = "text-17"
+    waste = f"UNWIND range(1, CASE id WHEN '{slow}' THEN 1000000000 ELSE 1 END) AS x WITH id, known, max(x) AS most"
+    monkeypatch.setattr(
+        queries, "READ_PAGES", READ_PAGES.replace("OPTIONAL MATCH (m:", f"{waste}\nOPTIONAL MATCH (m:", 1)
+    )
+    monkeypatch.setattr(neo4j_database, "QUERY_TIMEOUT_SECONDS", 3.0)
+    graph, marks = database_at(stack), list[int]()
+    pages = PageCache.connect(graph, memory_bytes=10**8, url=None, ttl_seconds=60, came_further=lambda: marks.append(1))
+    names = [f"text-{at}" for at in range(40)]
+    with pytest.raises(QueryTimeoutError, match=f"'{slow}' takes too long") as caught:
+        pages.get(dict.fromkeys(names, 1), 2)
+    assert caught.value.pages == {slow}
+    assert marks
+    others = dict.fromkeys((name for name in names if name != slow), 1)
+    monkeypatch.setattr(queries, "READ_PAGES", "RETURN nothing.is.read")
+    assert set(pages.get(others, 2)) == set(others), "what had come was kept"
+    with pytest.raises(QueryTimeoutError, match="just now"):
+        pages.get({slow: 1}, 2)
+    graph.close()
+
+
 def test_a_query_that_takes_too_long_is_transient(graph: Neo4JDatabase) -> None:
     with pytest.raises(QueryTimeoutError) as caught:
         graph.read_rows("UNWIND range(1, 1000000000) AS x RETURN sum(x)", seconds=0.1)
@@ -341,9 +435,44 @@ def test_a_query_that_takes_too_long_is_transient(graph: Neo4JDatabase) -> None:
 
 
 @pytest.mark.parametrize("query", ["RETRN 1", "RETURN toInteger([1])", "RETURN $missing"])
-def test_a_query_that_cannot_run_is_permanent(query: LiteralString, graph: Neo4JDatabase) -> None:
-    with pytest.raises(PermanentError):
+def test_a_query_that_cannot_run_is_a_refusal(query: LiteralString, graph: Neo4JDatabase) -> None:
+    with pytest.raises(RefusedError, match="Neo4j refuses us"):
         graph.read_rows(query, seconds=5)
+
+
+def test_a_query_that_is_refused_in_the_middle_of_a_run_is_an_outage_until_a_probe_runs_it(
+    stack: Stack, load_graph: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a right or a procedure is gone: every segment that meets it says the same, and it is not its fault."""
+    load_graph(SMALL)
+    graph = database_at(stack)
+    graph.ping()
+    sound = queries.READ_PAGES
+    for broken in ("CALL nothing.of.ours()", f"RETRN {sound}", f"{sound} LIMIT toInteger([1])"):
+        monkeypatch.setattr(queries, "READ_PAGES", broken)
+        for act in (lambda: graph.relate([start_at("root-bo")]), graph.ping):
+            with pytest.raises(OutageError):
+                act()
+    monkeypatch.setattr(queries, "READ_PAGES", sound)
+    graph.ping()
+    assert isinstance(graph.relate([start_at("root-bo")])[0], str)
+    graph.close()
+
+
+def test_a_graph_that_shows_no_text_any_more_is_an_outage(stack: Stack, driver: neo4j.Driver, load_graph: Load) -> None:
+    """Neo4j hides what there is no right to see: then every text would not exist, and its segments fail for good."""
+    load_graph(SMALL)
+    graph = database_at(stack)
+    (unknown, _) = graph.relate([start_at("nowhere"), start_at("root-bo")])
+    assert isinstance(unknown, PermanentError)
+    empty_graph(driver)
+    for act in (lambda: graph.relate([start_at("root-bo")]), graph.ping):
+        with pytest.raises(OutageError, match="shows no text any more"):
+            act()
+    load_graph(SMALL)
+    graph.ping()
+    assert isinstance(graph.relate([start_at("nowhere")])[0], PermanentError)
+    graph.close()
 
 
 def test_refused_credentials_are_a_wrong_setting_at_start_and_an_outage_later(stack: Stack) -> None:
@@ -382,11 +511,34 @@ def test_without_arguments_it_reads_the_settings_connects_and_shares_one_driver(
         monkeypatch.setenv(name, value)
     first, second = Neo4JDatabase(), Neo4JDatabase()
     assert first._driver is second._driver
-    first.close()
+    for _ in range(2):
+        first.close()
+    second.ping()
+    with pytest.raises(OutageError, match="was closed"):
+        first.ping()
+    second.close()
     third = Neo4JDatabase()
     third.ping()
     assert third._driver is not first._driver
     third.close()
+
+
+def test_a_ping_that_fails_at_the_start_of_one_leaves_the_others_their_driver(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in stack.env().items():
+        monkeypatch.setenv(name, value)
+    first = Neo4JDatabase()
+    with monkeypatch.context() as changed:
+        changed.setattr(queries, "READ_PAGES", "RETRN 1")
+        with pytest.raises(ConfigurationError, match="or later is needed"):
+            Neo4JDatabase()
+    with monkeypatch.context() as changed:
+        changed.setenv("NEO4J_PASSWORD", "wrong")
+        with pytest.raises(ConfigurationError, match="refuses us"):
+            Neo4JDatabase()
+    first.ping()
+    first.close()
 
 
 def test_without_arguments_it_fails_loudly(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,9 @@ def test_facts(make_queues: Callable[..., Queues]) -> None:
     queues.segments.send([Outgoing("m")] * 3)
     facts = queues.segments.facts()
     assert (facts.max_receive_count, facts.is_fifo, facts.messages) == (7, False, 3)
+    receive_all(queues.segments, 1)
+    facts = queues.segments.facts()
+    assert (facts.messages, facts.waiting) == (3, 0)
     assert queues.dead_letters.facts().max_receive_count is None
 
 

@@ -1,18 +1,19 @@
 """The page cache: tiers, freshness, and one load for all who miss at once."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import cache as cache_module
 from app.background import Background
-from app.cache import PageCache
+from app.cache import TOO_SLOW_SECONDS, PageCache, _Flight
 from app.cache_memory import MemoryTier
 from app.cache_shared import MARKER_MS, SharedTier
-from app.errors import OutageError, TransientError
+from app.errors import OutageError, QueryTimeoutError, TransientError
 from app.pages import Page
 from app.traversal import Start, walk_together
 from bench.reference import reference_walk
@@ -182,7 +183,7 @@ class SeenCache(PageCache):
         super().__init__(loader, MemoryTier(ROOMY))
         self.waiting = threading.Semaphore(0)
 
-    def _await(self, flight: Future[Page]) -> Page | None:
+    def _await(self, flight: _Flight) -> Page | None:
         self.waiting.release()
         return super()._await(flight)
 
@@ -253,6 +254,169 @@ def test_a_failed_query_of_one_thread_is_tried_again_by_the_next() -> None:
         loader.error = None
         loader.gate.release()
         assert waiter.result(WAIT_SECONDS) == {"a": loader.page("a", 5)}
+
+
+class PagePerPart(PageMaker):
+    """Gives page after page; those in `slow` take too long, at "stop" it is held up until it is let through."""
+
+    def __init__(self, *slow: str, error: Exception | None = None) -> None:
+        super().__init__()
+        self.slow = set(slow)
+        self.error = error
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+
+    def load_parts(
+        self,
+        ids: Sequence[str],
+        read_at_us: int,
+        at_hand: Collection[Page] = (),
+        came_further: Callable[[], None] = lambda: None,
+    ) -> Iterator[Mapping[str, Page]]:
+        self.loads.append(tuple(ids))
+        for name in ids:
+            if name == "stop":
+                self.entered.release()
+                assert self.gate.acquire(timeout=WAIT_SECONDS)
+                if self.error:
+                    raise self.error
+            if name not in self.slow:
+                yield {name: self.page(name, read_at_us)}
+        if blamed := self.slow.intersection(ids):
+            raise QueryTimeoutError("too slow", blamed)
+
+
+def needs(names: str) -> dict[str, int]:
+    return dict.fromkeys(names.split(), 1)
+
+
+def test_each_part_of_a_load_is_kept_though_a_later_one_fails() -> None:
+    loader, store = PagePerPart(error=TransientError("slow")), FakeStore()
+    loader.gate.release()
+    with pytest.raises(TransientError):
+        worker(loader, store).get(needs("a b stop c"), 5)
+    other = worker(loader, store)
+    loader.error = None
+    loader.gate.release()
+    assert set(other.get(needs("a b stop c"), 6)) == {"a", "b", "stop", "c"}
+    assert loader.loads == [("a", "b", "stop", "c"), ("stop", "c")], "a second worker begins where the first one ended"
+    cache = worker(PagePerPart(error=OutageError("Neo4j", "gone")))
+    assert isinstance(cache._loader, PagePerPart)
+    cache._loader.gate.release()
+    with pytest.raises(OutageError):
+        cache.get(needs("a b stop c"), 5)
+    assert set(cache.get(needs("a b"), 6)) == {"a", "b"}
+    assert len(cache._loader.loads) == 1
+
+
+def test_who_waits_for_a_page_that_came_has_it_though_the_rest_of_the_load_fails() -> None:
+    loader = PagePerPart(error=OutageError("Neo4j", "gone"))
+    cache = SeenCache(loader)
+    with ThreadPoolExecutor(3) as pool:
+        leader = pool.submit(cache.get, needs("a stop b"), 5)
+        assert loader.entered.acquire(timeout=WAIT_SECONDS)
+        assert pool.submit(cache.get, needs("a"), 5).result(WAIT_SECONDS) == {"a": loader.page("a", 5)}
+        waiter = pool.submit(cache.get, needs("b"), 5)
+        assert cache.waiting.acquire(timeout=WAIT_SECONDS)
+        loader.gate.release()
+        assert isinstance(leader.exception(WAIT_SECONDS), OutageError)
+        assert isinstance(waiter.exception(WAIT_SECONDS), OutageError)
+    assert loader.loads == [("a", "stop", "b")]
+
+
+def test_who_waits_for_a_page_that_took_too_long_shares_that_and_the_others_go_on() -> None:
+    loader = PagePerPart("b")
+    cache = SeenCache(loader)
+    with ThreadPoolExecutor(9) as pool:
+        leader = pool.submit(cache.get, needs("a stop b c"), 5)
+        assert loader.entered.acquire(timeout=WAIT_SECONDS)
+        same = [pool.submit(cache.get, needs("b"), 5) for _ in range(7)]
+        other = pool.submit(cache.get, needs("c"), 5)
+        for _ in range(8):
+            assert cache.waiting.acquire(timeout=WAIT_SECONDS)
+        loader.gate.release()
+        assert [type(each.exception(WAIT_SECONDS)) for each in (leader, *same)] == [QueryTimeoutError] * 8
+        assert other.result(WAIT_SECONDS) == {"c": loader.page("c", 5)}
+    assert loader.loads == [("a", "stop", "b", "c")]
+
+
+def test_who_waits_for_a_page_that_was_not_to_blame_loads_it() -> None:
+    loader = PagePerPart(error=QueryTimeoutError("out of patience", ["stop"]))
+    cache = SeenCache(loader)
+    with ThreadPoolExecutor(2) as pool:
+        leader = pool.submit(cache.get, needs("stop b"), 5)
+        assert loader.entered.acquire(timeout=WAIT_SECONDS)
+        waiter = pool.submit(cache.get, needs("b"), 6)
+        assert cache.waiting.acquire(timeout=WAIT_SECONDS)
+        loader.gate.release()
+        assert isinstance(leader.exception(WAIT_SECONDS), QueryTimeoutError)
+        assert waiter.result(WAIT_SECONDS) == {"b": loader.page("b", 6)}
+
+
+def test_a_page_that_took_too_long_is_left_alone_for_a_while_and_costs_nobody_else() -> None:
+    loader, clock = PagePerPart("b"), ManualClock()
+    cache = PageCache(loader, MemoryTier(ROOMY, clock), clock=clock)
+    with pytest.raises(QueryTimeoutError):
+        cache.get(needs("a b c"), 5)
+    for _ in range(2):
+        with pytest.raises(QueryTimeoutError, match="'b' took too long to read just now"):
+            cache.get(needs("a b d"), 6)
+    assert set(cache.get(needs("a c d"), 6)) == {"a", "c", "d"}
+    assert loader.loads == [("a", "b", "c"), ("d",)]
+    clock.now += TOO_SLOW_SECONDS
+    loader.slow.clear()
+    assert set(cache.get(needs("a b"), 7)) == {"a", "b"}
+
+
+def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lane that waits for one that hangs must look as hung as that one."""
+    marks: list[str] = []
+    looks: list[float] = []
+    go_on = threading.Semaphore(0)
+
+    def look(futures: Sequence[Future[Page]], seconds: float) -> object:
+        looks.append(seconds)
+        return wait(futures, seconds / 50)
+
+    monkeypatch.setattr(cache_module, "wait", look)
+
+    class StepByStep(GatedLoader):
+        """Tells that it came further each time that it is let go on."""
+
+        def load_parts(
+            self,
+            ids: Sequence[str],
+            read_at_us: int,
+            at_hand: Collection[Page] = (),
+            came_further: Callable[[], None] = lambda: None,
+        ) -> Iterator[Mapping[str, Page]]:
+            self.entered.release()
+            for _ in range(3):
+                assert go_on.acquire(timeout=WAIT_SECONDS)
+                came_further()
+            yield {name: self.page(name, read_at_us) for name in ids}
+
+    loader = StepByStep()
+    cache = PageCache(loader, MemoryTier(ROOMY), came_further=lambda: marks.append(threading.current_thread().name))
+    get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
+    leader, waiter = threading.Thread(target=get, name="leader"), threading.Thread(target=get, name="waiter")
+    leader.start()
+    assert loader.entered.acquire(timeout=WAIT_SECONDS)
+    waiter.start()
+    wait_until(lambda: marks.count("waiter") == 1, "the waiter to ask")
+    for steps in (1, 2):
+        go_on.release()
+        wait_until(lambda: marks.count("waiter") == 1 + steps, "the waiter to come further")  # noqa: B023
+    assert marks.count("leader") == 1 + 2
+    before = len(looks)
+    wait_until(lambda: len(looks) >= before + 5, "the waiter to look again and again")
+    assert marks.count("waiter") == 1 + 2, "it hangs as its leader does"
+    go_on.release()
+    for thread in (leader, waiter):
+        thread.join(WAIT_SECONDS)
+    assert marks.count("leader") == 1 + 3 + 1, "its own level, each step, and the part that came"
 
 
 def test_a_page_that_lands_between_missing_it_and_taking_off_is_not_loaded_again() -> None:

@@ -120,3 +120,31 @@ def test_the_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pyt
 def test_a_command_does_not_even_see_what_it_did_not_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_URL", "postgresql://me:pw@host/db")
     assert not hasattr(load_settings("POSTGRES_URL"), "neo4j_uri")
+
+
+@pytest.mark.usefixtures("complete")
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("SQS_COMPLETED_QUEUE_URL", "https://sqs/1/segments", "SQS_QUEUE_URL"),
+        ("SQS_COMPLETED_QUEUE_URL", "http://SQS:80/1//segments/", "SQS_QUEUE_URL"),
+        ("SQS_DEAD_LETTER_QUEUE_URL", "https://queue.amazonaws.com/1/segments", "SQS_QUEUE_URL"),
+        ("SQS_DEAD_LETTER_QUEUE_URL", "https://sqs/1/completed", "SQS_COMPLETED_QUEUE_URL"),
+    ],
+)
+def test_two_variables_that_name_the_same_queue_are_refused(
+    name: str, value: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    for asked in ((), (name, other)):
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(*asked)
+        assert f"- {other} and {name} name the same queue" in str(caught.value)
+    assert get(name) == value
+
+
+@pytest.mark.usefixtures("complete")
+@pytest.mark.parametrize("value", ["https://sqs/2/segments", "https://sqs/1/Segments", "https://sqs/1/segments.fifo"])
+def test_queues_of_other_accounts_or_names_are_others(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQS_DEAD_LETTER_QUEUE_URL", value)
+    assert load_settings().sqs_dead_letter_queue_url == value

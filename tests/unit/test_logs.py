@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from app.logs import setup_logging
+from app import logs
+from app.logs import fields, set_worker, setup_logging
 
 
 @pytest.fixture
@@ -20,6 +21,8 @@ def _restore_root() -> object:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
+    setup_logging("INFO", "text")
+    logs._worker.clear()
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -53,6 +56,27 @@ def test_json_has_the_fields_and_stays_one_line(stream: io.StringIO) -> None:
     )
     assert entry["time"].endswith("Z")
     assert stream.getvalue().count("\n") == 1
+
+
+def test_json_lines_carry_ids_as_fields_and_the_worker(stream: io.StringIO) -> None:
+    setup_logging("INFO", "json", stream)
+    set_worker("host-1")
+    logging.getLogger("app.tasks").info("Late", extra=fields(job_id="J", segment_id="S\n", attempt=2))
+    entry = json.loads(stream.getvalue())
+    assert {name: entry[name] for name in ("worker", "job_id", "segment_id", "attempt")} == {
+        "worker": "host-1",
+        "job_id": "J",
+        "segment_id": "S\n",
+        "attempt": 2,
+    }
+
+
+def test_text_lines_pay_nothing_for_fields(stream: io.StringIO) -> None:
+    setup_logging("INFO", "text", stream)
+    set_worker("host-1")
+    assert fields(job_id="J") is None
+    logging.getLogger("app.tasks").info("Late", extra=fields(job_id="J"))
+    assert stream.getvalue().endswith(" - app.tasks - INFO - Late\n")
 
 
 def test_a_traceback_is_kept(stream: io.StringIO) -> None:

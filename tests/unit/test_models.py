@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.errors import PoisonError
-from app.models import parse_segment_message
+from app.models import parse_segment_message, read_ids
 
 JOB = str(uuid.uuid4())
 GOOD = {"job_id": JOB, "manifestation_id": "M", "segment_id": "S", "start": 0, "end": 100}
@@ -76,3 +76,18 @@ def test_every_wrong_field_is_named_and_no_value_is_shown() -> None:
     assert "job_id" in str(caught.value)
     assert "start" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        (body(start=-1), {"job_id": JOB, "segment_id": "S"}),
+        (body(job_id="42", segment_id=["S"]), {"job_id": "42"}),
+        (body(segment_id="x" * 10_000), {"job_id": JOB}),
+        (body(segment_id=""), {"job_id": JOB}),
+        ('{"segment_id": "S", "segment_id": "T"}', {"segment_id": "T"}),
+        *[(text, {}) for text in ("", "hello", "[]", "null", '"x"', '{"job_id": ', "[" * 100_000)],
+    ],
+)
+def test_ids_are_read_from_whatever_came_as_far_as_they_are_there(text: str, ids: dict[str, str]) -> None:
+    assert read_ids(text) == ids
