@@ -20,6 +20,7 @@ from app.cache_memory import MemoryTier
 from app.cache_shared import MARKER_MS, SharedTier
 from app.cache_store import RedisStore
 from app.errors import OutageError, QueryTimeoutError
+from app.page_key import derive_key
 from app.pages import Page
 
 FIRST_POLL_SECONDS: Final = 0.02
@@ -104,14 +105,19 @@ class PageCache:
         memory_bytes: int,
         url: str | None,
         ttl_seconds: int,
+        secret: str,
+        clock_id: str,
         came_further: Callable[[], None] = lambda: None,
     ) -> Self:
         """With Dragonfly at `url` (redis:// or rediss://), None for none. Nothing connects yet.
 
         `memory_bytes` bounds what pages take in this process, `ttl_seconds` how long Dragonfly keeps one.
+        `secret` and `clock_id`: what makes workers share pages, see app/page_key.py.
         Raises `ConfigurationError` for a URL that makes no sense.
         """
-        shared = SharedTier(RedisStore(url), loader.graph_id, ttl_seconds) if url else None
+        shared = None
+        if url:
+            shared = SharedTier(RedisStore(url), derive_key(secret, loader.graph_id, clock_id), ttl_seconds)
         beside = Background("sharing pages")
         return cls(loader, MemoryTier(memory_bytes), shared, beside=beside, came_further=came_further)
 
@@ -228,7 +234,7 @@ class PageCache:
         if self._shared is None:
             yield from load([*missing])
             return
-        yield (cached := self._shared.get(missing))
+        yield (cached := self._shared.get(missing, read_at_us))
         self._memory.put(cached.values())
         missing = _without(missing, cached)
         deadline = self._clock() + MARKER_MS / 1000

@@ -1,24 +1,26 @@
 """The second tier: pages that workers share, in a store that may be slow, dead or full of rubbish at any time.
 
 Invariant: nothing that goes wrong here reaches the caller. A store that fails costs one short time-out, then it is left
-alone for a while; a value that is not a page of this format, of this graph and of this manifestation is a miss.
+alone for a while; a value that is not a page of this format, under this key and of this manifestation, or that says it
+was read later than now, is a miss. So whoever can write to the store can take pages away, and add or change none.
 
 A marker says that somebody is loading a page, and how fresh it is going to be. It lives for `MARKER_MS`, whatever
-becomes of its owner, and nobody waits longer.
+becomes of its owner, and nobody waits longer. It is no proof: a false one costs that wait.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import blake2b
 from itertools import batched
 from threading import Lock, get_ident
 from typing import Final, NamedTuple
 
 from app.cache_memory import SHORT_SECONDS, is_short_lived
 from app.cache_store import Entry, Store, StoreError
-from app.page_format import FORMAT_VERSION, decode_page, encode_page
+from app.page_format import FORMAT_VERSION, PageTooLargeError, decode_page, encode_page
+from app.page_key import key_prefix
 from app.pages import Page, PageFormatError
+from app.server_clock import ServerClock
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ FIRST_REST_SECONDS: Final = 10.0  # for how long a store that failed is left alo
 LONGEST_REST_SECONDS: Final = 60.0
 MAX_KEYS_A_CALL: Final = 64
 MAX_BYTES_A_CALL: Final = 4_000_000
+SHORT_US: Final = int(SHORT_SECONDS * 1_000_000)
+MAX_MARKER_BYTES: Final = 20
 RUBBISH_WARNING_SECONDS: Final = 60.0  # no more than one warning in this time
 
 
@@ -40,21 +44,25 @@ class Polled(NamedTuple):
 class SharedTier:
     """Safe to use from several threads. `clock` in seconds."""
 
-    def __init__(
-        self, store: Store, graph_id: str, ttl_seconds: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`graph_id`: which graph the pages are of; pages of different graphs never meet."""
-        graph = blake2b(graph_id.encode(), digest_size=6).hexdigest()
-        self._prefix = f"srp:{FORMAT_VERSION}:{graph}"
+    def __init__(self, store: Store, key: bytes, ttl_seconds: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`key`: see app/page_key.py; pages under different keys never meet."""
+        self._key = key
+        self._prefix = f"srp:{FORMAT_VERSION}:{key_prefix(key)}"
         self._store = store
         self._ttl_ms = ttl_seconds * 1000
         self._clock = clock
         self._breaker = _Breaker(clock)
+        self._server_clock = ServerClock(clock)
+        self._said_too_large = False
         self._warned_at = -RUBBISH_WARNING_SECONDS
         self._rubbish = 0
 
-    def get(self, needs: Mapping[str, int]) -> dict[str, Page]:
-        """Those that are here and were not read before the time (microseconds) that `needs` gives for them."""
+    def get(self, needs: Mapping[str, int], read_at_us: int) -> dict[str, Page]:
+        """Those that are here and were not read before the time (microseconds) that `needs` gives for them.
+
+        `read_at_us`: what the caller's claim returned, which tells what is later than now; for `announce` the same.
+        """
+        self._server_clock.saw(read_at_us)
         found: dict[str, Page] = {}
         for chunk in batched(needs, MAX_KEYS_A_CALL):
             values = self._get_many([self._page_key(name) for name in chunk])
@@ -63,13 +71,14 @@ class SharedTier:
 
     def announce(self, ids: Iterable[str], read_at_us: int) -> set[str]:
         """Say that we load these, as of `read_at_us`; those of them that nobody else has announced."""
+        self._server_clock.saw(read_at_us)
         wanted = list(ids)
         value = b"%d" % read_at_us
         answers = self._set_many([Entry(self._marker_key(name), value, MARKER_MS, True) for name in wanted])
         return {name for name, ours in zip(wanted, answers, strict=True) if ours} if answers else set(wanted)
 
     def poll(self, needs: Mapping[str, int]) -> Polled:
-        """What has become of the pages that others announced."""
+        """What has become of the pages that others announced; after `get` or `announce`."""
         ready: dict[str, Page] = {}
         pending: set[str] = set()
         for chunk in batched(needs, MAX_KEYS_A_CALL):
@@ -80,7 +89,7 @@ class SharedTier:
             pending |= {
                 name
                 for name, marker in zip(chunk, values[len(chunk) :], strict=True)
-                if name not in found and _promises(marker, needs[name])
+                if name not in found and self._promises(marker, needs[name])
             }
         return Polled(ready, pending)
 
@@ -91,9 +100,12 @@ class SharedTier:
         batch: list[Entry] = []
         size = 0
         for page in pages:
-            expires_ms = int(SHORT_SECONDS * 1000) if is_short_lived(page) else self._ttl_ms
-            batch.append(Entry(self._page_key(page.manifestation_id), encode_page(page), expires_ms))
-            size += len(batch[-1].value)
+            value = self._encode(page)
+            if value is None:
+                continue
+            expires_ms = SHORT_US // 1000 if is_short_lived(page) else self._ttl_ms
+            batch.append(Entry(self._page_key(page.manifestation_id), value, expires_ms))
+            size += len(value)
             if size >= MAX_BYTES_A_CALL:
                 self._set_many(batch)
                 batch, size = [], 0
@@ -133,30 +145,52 @@ class SharedTier:
         found: dict[str, Page] = {}
         for name, value in zip(ids, values, strict=True):
             page = None if value is None else self._decode(value, name)
-            if page is not None and page.read_at_us >= needs[name]:
+            if page is not None and page.read_at_us >= needs[name] and not self._is_over(page):
                 found[name] = page
         return found
 
-    def _decode(self, value: bytes, manifestation_id: str) -> Page | None:
+    def _is_over(self, page: Page) -> bool:
+        """Whether it was to be believed for seconds, and is still there: the store keeps it no longer by itself."""
+        return is_short_lived(page) and page.read_at_us < self._server_clock.now_us - SHORT_US
+
+    def _encode(self, page: Page) -> bytes | None:
+        """None for a page that is too large to be shared, which is said once."""
         try:
-            return decode_page(value, manifestation_id)
-        except PageFormatError as error:
-            self._rubbish += 1
-            now = self._clock()
-            if now - self._warned_at >= RUBBISH_WARNING_SECONDS:
-                self._warned_at = now
-                logger.warning(
-                    "The cache holds what is no page of ours, it is read from Neo4j instead: %s (%d so far, last: %s)",
-                    error,
-                    self._rubbish,
-                    manifestation_id,
-                )
+            return encode_page(page, self._key)
+        except PageTooLargeError as error:
+            if not self._said_too_large:
+                self._said_too_large = True
+                logger.info("The page of %s is too large to be shared (%s)", page.manifestation_id, error)
             return None
 
+    def _decode(self, value: bytes, manifestation_id: str) -> Page | None:
+        try:
+            page = decode_page(value, manifestation_id, self._key)
+            if page.read_at_us > self._server_clock.latest_us:
+                raise PageFormatError("read later than now")
+        except PageFormatError as error:
+            self._warn(error, manifestation_id)
+            return None
+        return page
 
-def _promises(marker: bytes | None, fresh_since_us: int) -> bool:
-    """Whether it announces a page that is fresh enough."""
-    return marker is not None and marker.isdigit() and len(marker) < 20 and int(marker) >= fresh_since_us
+    def _warn(self, error: PageFormatError, manifestation_id: str) -> None:
+        """Now and then."""
+        self._rubbish += 1
+        now = self._clock()
+        if now - self._warned_at >= RUBBISH_WARNING_SECONDS:
+            self._warned_at = now
+            logger.warning(
+                "The cache holds what is no page of ours, it is read from Neo4j instead: %s (%d so far, last: %s)",
+                error,
+                self._rubbish,
+                manifestation_id,
+            )
+
+    def _promises(self, marker: bytes | None, fresh_since_us: int) -> bool:
+        """Whether it announces a page that is fresh enough and not one of the future."""
+        if marker is None or not marker.isdigit() or len(marker) >= MAX_MARKER_BYTES:
+            return False
+        return fresh_since_us <= int(marker) <= self._server_clock.latest_us
 
 
 class _Breaker:

@@ -108,7 +108,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_seconds,
         default=commands.RESEND_AFTER_SECONDS,
         metavar="SECONDS",
-        help="send a message again when the last one is older than this (default: %(default).0f)",
+        help="send a message again when the last one is older than this, doubled with each repeat; 0 sends again now,"
+        " as many as the queue has room for (default: %(default).0f)",
     )
     reconcile.set_defaults(command=commands.reconcile)
     return parser.parse_args(arguments)

@@ -23,6 +23,8 @@ from app.repairs import Reconciliation
 
 TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S %Z"
 SHORT_TIME_FORMAT: Final = "%m-%d %H:%M"
+CORRECTION: Final = "UPDATE root_job SET total_segments = {rows} WHERE job_id = '{job_id}';"
+"""For an operator to read and run, never run here."""
 STYLES: Final = {"QUEUED": "", "IN_PROGRESS": "cyan", "COMPLETED": "green", "FAILED": "red"}
 
 
@@ -146,7 +148,7 @@ def explain_miscount(job: Miscount) -> str:
         what = f"job {job.job_id} ({job.status}) has no segments"
         return f"{what}: unless its producer has yet to write them, {cancel}" if job.is_stuck else what
     what = f"total_segments of job {job.job_id} ({job.status}) says {job.total_segments}, it has {job.rows} segments"
-    correct = f"UPDATE root_job SET total_segments = {job.rows} WHERE job_id = '{job.job_id}';"  # noqa: S608  (to be read)
+    correct = CORRECTION.format(rows=job.rows, job_id=job.job_id)
     if job.is_stuck:
         return f"{what}: it can't end. If no more are to come, correct it: {correct} or {cancel}"
     if job.rows > job.total_segments:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Engine
 
 from app.acknowledge import Acknowledger
+from app.budget import ByteBudget
 from app.cache import PageCache
 from app.completion import Housekeeper, Relay, Sweep
 from app.config import Settings, load_settings, refuse_same_queues
@@ -38,6 +39,7 @@ from app.heartbeat import Heartbeat
 from app.logs import set_worker, setup_logging
 from app.neo4j_database import Neo4JDatabase
 from app.outage import Gate
+from app.page_key import name_clock
 from app.parts import Parts
 from app.room import Room
 from app.settling import Settler
@@ -55,6 +57,8 @@ EXIT_CONFIGURATION: Final = 2
 BYTES_A_MEGABYTE: Final = 1_000_000
 HELPERS_CONNECTIONS: Final = 3
 """To PostgreSQL at most, beside one a lane: the heartbeat's, the housekeeper's, a probe's."""
+RESULTS_BYTES: Final = 16_000_000
+"""Of results that are being stored at the same time; PostgreSQL's driver makes some five copies of each."""
 QUEUE_SETTINGS: Final = (
     "aws_region",
     "aws_access_key_id",
@@ -172,6 +176,8 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
         memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
         url=settings.dragonfly_url,
         ttl_seconds=settings.cache_ttl_seconds,
+        secret=settings.neo4j_password,
+        clock_id=name_clock(settings.postgres_url),
         came_further=parts.progress.mark,
     )
     claims = PostgresClaims(engine, worker, settings.max_attempts)
@@ -190,6 +196,7 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
         parts.heartbeat,
         parts.gate,
         Room(parts.progress.mark),
+        ByteBudget(RESULTS_BYTES, parts.progress.mark),
         max_attempts=settings.max_attempts,
         lease_seconds=parts.heartbeat.lease_seconds,
     )

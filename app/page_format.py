@@ -1,10 +1,11 @@
 """Pages as bytes, for the cache that workers share.
 
-Invariant: bytes that were not written by `encode_page` of this very format, for this very manifestation, are
-refused: a checksum covers everything, and what it covers is checked again for shape. Nothing in them is ever
-executed.
+Invariant: bytes that were not written by `encode_page` of this very format, under this very key, for this very
+manifestation, are refused: a checksum that nobody can make without the key covers everything, and what it covers is
+checked again for shape. Nothing in them is ever executed. Whatever they are, refusing them takes no more memory than
+four times `MAX_BODY_BYTES`, and much less for a short value.
 
-Layout: MAGIC (its last byte is the format's version), BLAKE2b-128 of all that follows, length of the body
+Layout: MAGIC (its last byte is the format's version), keyed BLAKE2b-128 of all that follows, length of the body
 before compression (4 bytes), the body under zlib. The body: length of the outline (4 bytes), the outline as
 JSON, every array that the outline announces as little-endian integers, the segments' names in ASCII.
 """
@@ -14,24 +15,36 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Buffer, Sequence
 from hashlib import blake2b
+from hmac import compare_digest
 from typing import Any
 
 from app.pages import Page, PageFormatError, Segmentation
-from app.spans import Numbers, Pair, SpanChain, is_ascending, pick
+from app.spans import LOOK_AT_ONCE, Numbers, Pair, SpanChain, is_ascending, pick
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAGIC = b"srpage" + bytes([FORMAT_VERSION])
 DIGEST_BYTES = 16
-MAX_BODY_BYTES = 256 * 1024 * 1024  # no page comes near; a forged length must not fill the memory
+MAX_BODY_BYTES = 128 * 1024 * 1024
+"""A text of 500,000 segments with ids of 32 characters and ten alignments takes 103 MB, and 38 MB as a value."""
+MAX_VALUE_BYTES = MAX_BODY_BYTES // 2
+MAX_OUTLINE_BYTES = 4 * 1024 * 1024
+"""Room for 20,000 alignments; as objects JSON takes up to 24 times its length."""
+MAX_RATIO = 50
+"""Pages shrink to a third as a rule, the most regular ones to a tenth; a run of zeros to a thousandth."""
+ANY_RATIO_BYTES = 1024 * 1024  # a body of this length may be as regular as it likes
 _HEADER = struct.Struct(f"<{len(MAGIC)}s{DIGEST_BYTES}s")
 _LENGTH = struct.Struct("<I")
 _ZLIB_LEVEL = 1
 
 
-def encode_page(page: Page) -> bytes:
-    """The page as bytes that `decode_page` turns into an equal one."""
+class PageTooLargeError(PageFormatError):
+    """This page is larger than what a worker would read; it is not for the cache that workers share."""
+
+
+def encode_page(page: Page, key: bytes) -> bytes:
+    """The page as bytes that `decode_page` turns into an equal one. Raises `PageTooLargeError`."""
     arrays: list[Numbers] = []
     segmentation = page.segmentation
     outline = {
@@ -51,17 +64,22 @@ def encode_page(page: Page) -> bytes:
         "chains": [_announce(arrays, ranks) for ranks in segmentation.chains],
     }
     text = json.dumps(outline).encode("ascii")
+    size = _LENGTH.size + len(text) + len(segmentation.names) + sum(len(each) * each.itemsize for each in arrays)
+    if len(text) > MAX_OUTLINE_BYTES or size > MAX_BODY_BYTES:
+        raise PageTooLargeError(f"{size} bytes")
     body = b"".join(
         [_LENGTH.pack(len(text)), text, *map(_to_bytes, arrays), segmentation.names.encode("ascii")],
     )
-    rest = _LENGTH.pack(len(body)) + zlib.compress(body, _ZLIB_LEVEL)
-    return _HEADER.pack(MAGIC, blake2b(rest, digest_size=DIGEST_BYTES).digest()) + rest
+    rest = _LENGTH.pack(size) + zlib.compress(body, _ZLIB_LEVEL)
+    if _HEADER.size + len(rest) > MAX_VALUE_BYTES or size > _longest_body(len(rest)):
+        raise PageTooLargeError(f"{size} bytes, {len(rest)} compressed")
+    return _HEADER.pack(MAGIC, _checksum(rest, key)) + rest
 
 
-def decode_page(data: bytes, expected_id: str) -> Page:
-    """The page of the manifestation `expected_id`; PageFormatError for anything else."""
+def decode_page(data: bytes, expected_id: str, key: bytes) -> Page:
+    """The page of the manifestation `expected_id`, written under `key`; PageFormatError for anything else."""
     try:
-        page = _decode(_unwrap(data))
+        page = _decode(_unwrap(data, key))
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
         raise PageFormatError(f"not of the shape of a page: {type(error).__name__}") from error
     if page.manifestation_id != expected_id:
@@ -82,16 +100,27 @@ def _to_bytes(numbers: Numbers) -> bytes:
     return numbers.tobytes()
 
 
-def _unwrap(data: bytes) -> bytes:
-    """Check magic, checksum and length; the body."""
+def _checksum(rest: Buffer, key: bytes) -> bytes:
+    return blake2b(rest, key=key, digest_size=DIGEST_BYTES, person=b"srp page").digest()
+
+
+def _longest_body(rest_bytes: int) -> int:
+    """How long a body is believed to be whose length and compressed form are so many bytes."""
+    return min(MAX_BODY_BYTES, max(ANY_RATIO_BYTES, MAX_RATIO * rest_bytes))
+
+
+def _unwrap(data: bytes, key: bytes) -> bytes:
+    """Check magic, checksum and lengths, in this order; the body."""
+    if len(data) > MAX_VALUE_BYTES:
+        raise PageFormatError("too large")
     if len(data) < _HEADER.size + _LENGTH.size or not data.startswith(MAGIC):
         raise PageFormatError("no page of this format")
     rest = memoryview(data)[_HEADER.size :]
-    if blake2b(rest, digest_size=DIGEST_BYTES).digest() != data[len(MAGIC) : _HEADER.size]:
+    if not compare_digest(_checksum(rest, key), data[len(MAGIC) : _HEADER.size]):
         raise PageFormatError("the checksum differs")
     (size,) = _LENGTH.unpack_from(rest)
-    if size > MAX_BODY_BYTES:
-        raise PageFormatError("too large")
+    if size > _longest_body(len(rest)):
+        raise PageFormatError("too large when unpacked")
     unpacking = zlib.decompressobj()
     try:
         body = unpacking.decompress(rest[_LENGTH.size :], size + 1)
@@ -122,8 +151,8 @@ class _Reader:
     def group(self, announced: Sequence[Any], names: Sequence[str]) -> list[Numbers]:
         """The arrays of one announcement; as many as `names`."""
         size, typecodes = announced
-        if len(typecodes) != len(names):
-            raise PageFormatError("a group of arrays lacks some")
+        if type(size) is not int or len(typecodes) != len(names):
+            raise PageFormatError("a group of arrays of another shape")
         return [self._numbers(size, typecode) for typecode in typecodes]
 
     def rest(self) -> memoryview:
@@ -141,7 +170,10 @@ class _Reader:
 
 def _decode(body: bytes) -> Page:
     reader = _Reader(body)
-    outline = json.loads(bytes(reader.take(reader.length())))
+    outline_bytes = reader.length()
+    if outline_bytes > MAX_OUTLINE_BYTES:
+        raise PageFormatError("the outline is too long")
+    outline = json.loads(str(reader.take(outline_bytes), "ascii"))
     pairs = tuple(
         Pair(
             *(_text(annotation), _text(other), _text(target)),
@@ -155,7 +187,7 @@ def _decode(body: bytes) -> Page:
     chains = tuple(ranks for announced in outline["chains"] for ranks in reader.group(announced, ["ranks"]))
     segmentation = Segmentation(starts, ends, offsets, str(reader.rest(), "ascii"), chains)
     _check_segmentation(segmentation)
-    if type(outline["read_at_us"]) is not int:
+    if type(outline["read_at_us"]) is not int or outline["read_at_us"] < 0:
         raise PageFormatError("a field of another type")
     return Page(
         _text(outline["id"]),
@@ -184,10 +216,24 @@ def _check_segmentation(segmentation: Segmentation) -> None:
     if not chains:
         _check_ascending(ends)
         return
-    if sorted(rank for ranks in chains for rank in ranks) != list(range(len(starts))):
+    if sum(map(len, chains)) != len(starts):
         raise PageFormatError("chains and segments differ")
+    seen = bytearray(len(starts))
     for ranks in chains:
-        _check_ascending(ranks, pick(ends, ranks))
+        _check_chain(ranks, ends)
+        for rank in ranks:
+            seen[rank] = 1
+    if 0 in seen:
+        raise PageFormatError("chains and segments differ")
+
+
+def _check_chain(ranks: Numbers, ends: Numbers) -> None:
+    """Ranks of segments, ascending, and so do the segments' ends."""
+    _check_ascending(ranks)
+    if ranks and not 0 <= ranks[0] <= ranks[-1] < len(ends):
+        raise PageFormatError("a rank of no segment")
+    for at in range(0, len(ranks), LOOK_AT_ONCE):
+        _check_ascending(pick(ends, ranks[at : at + LOOK_AT_ONCE + 1]))
 
 
 def _check_ascending(*columns: Numbers) -> None:

@@ -15,8 +15,9 @@ from itertools import accumulate
 from app.errors import ProcessorError
 from app.spans import Numbers, Pair, compact, partition, sort_columns
 
-SEGMENT_BYTES = 70  # of a segment in a result, but for its name: the keys, and two numbers of seven digits
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
+
+_FRAME_BYTES = len('{"segment_id": , "span": {"start": , "end": }},')
 
 _quote = json.encoder.encode_basestring_ascii
 
@@ -53,6 +54,20 @@ class Segmentation:
                 for rank in ranks
             ]
         )
+
+    def encoded_bytes(self, ranks: Sequence[int]) -> int:
+        """No less than the length of `encode(ranks)`, nor twice as much, without making it."""
+        if not ranks:
+            return 0
+        offsets, ends = self.offsets, self.ends
+        if isinstance(ranks, range):
+            names_bytes = offsets[ranks.stop] - offsets[ranks.start]
+            last_end = ends[ranks[-1]]
+        else:
+            names_bytes = sum([offsets[rank + 1] - offsets[rank] for rank in ranks])
+            last_end = max([ends[rank] for rank in ranks])
+        digits = len(str(self.starts[ranks[-1]])) + len(str(last_end))
+        return names_bytes + len(ranks) * (_FRAME_BYTES + digits)
 
     def overlapping(self, start: int, end: int) -> Sequence[int]:
         """The ranks of the segments that overlap [start, end), ascending."""
@@ -110,9 +125,8 @@ class Page:
         return f"{self.json_head}{self.segmentation.encode(ranks)}]}}"
 
     def entry_bytes(self, ranks: Sequence[int]) -> int:
-        """About the length of `entry`, by the mean length of a name."""
-        names = len(self.segmentation.names) * len(ranks) // (len(self.segmentation) or 1)
-        return len(self.json_head) + names + SEGMENT_BYTES * len(ranks)
+        """No less than the length of `entry(ranks)`, nor twice as much, without making it."""
+        return len(self.json_head) + self.segmentation.encoded_bytes(ranks) + len("]}")
 
 
 def size_bytes(page: Page) -> int:

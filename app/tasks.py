@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple, assert_never
 from uuid import uuid4
 
+from app.budget import ByteBudget
 from app.errors import (
     DataError,
     OutageError,
@@ -96,17 +97,19 @@ class TaskService:
         leases: Leases,
         gate: Gate,
         room: Room,
+        budget: ByteBudget,
         *,
         max_attempts: int,
         lease_seconds: float,
     ) -> None:
-        """`lease_seconds`: how long a claim holds, counted from the receive of its message."""
+        """`budget`: of the results that are made and not stored yet. `lease_seconds`: from the receive of a message."""
         self._claims = claims
         self._settler = settler
         self._relate_all = relate
         self._leases = leases
         self._gate = gate
         self._room = room
+        self._budget = budget
         self._max_attempts = max_attempts
         self._lease_seconds = lease_seconds
         self._unanswered: deque[tuple[Sequence[SegmentRequest], Sequence[str]]] = deque(maxlen=MAX_UNANSWERED)
@@ -291,7 +294,8 @@ class TaskService:
             walked = self._relate([claim for claim in claims if claim.task_id not in given_up])
             outcomes: dict[str, Outcome] = {}
             for chunk in _chunks([*abandoned, *walked]):
-                outcomes |= self._settler.settle([self._ending(each) for each in chunk], self._charge)
+                with self._budget.reserve(sum(map(_size_bytes, chunk))):
+                    outcomes |= self._settler.settle([self._ending(each) for each in chunk], self._charge)
             return outcomes
         finally:
             self._leases.release(claims)
@@ -380,7 +384,7 @@ def _chunks(ended: "Sequence[Ending | Walked]") -> "Iterator[list[Ending | Walke
     chunk: list[Ending | Walked] = []
     size = 0
     for each in ended:
-        weight = each.related.size_bytes if isinstance(each, Walked) else 0
+        weight = _size_bytes(each)
         if chunk and size + weight > MAX_CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -388,6 +392,10 @@ def _chunks(ended: "Sequence[Ending | Walked]") -> "Iterator[list[Ending | Walke
         size += weight
     if chunk:
         yield chunk
+
+
+def _size_bytes(ended: "Ending | Walked") -> int:
+    return ended.related.size_bytes if isinstance(ended, Walked) else 0
 
 
 def _parts(requests: Sequence[SegmentRequest], tokens: Sequence[str]) -> list[dict[str, SegmentRequest]]:

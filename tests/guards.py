@@ -30,6 +30,7 @@ class Guard(NamedTuple):
 CLAIMS = "tests/contract/test_claim_store.py"
 RESULTS = "tests/contract/test_result_store.py"
 OUTBOX = "tests/contract/test_outbox_store.py"
+CONSUMER = "tests/integration/test_consumer.py"
 ACKNOWLEDGE = "tests/integration/test_acknowledge.py"
 
 GUARDS: Final = (
@@ -209,9 +210,62 @@ GUARDS: Final = (
     Guard(
         "one sweep at a time re-sends",
         "app/db/outbox.py",
-        "WHERE (SELECT mine FROM turn)\n      AND t.status",
-        "WHERE t.status",
+        "WHERE (SELECT mine FROM sweep)\n      AND j.cancelled_at",
+        "WHERE j.cancelled_at",
         "tests/integration/test_locks.py::test_a_sweep_leaves_re_sending_to_the_one_that_is_at_it",
+    ),
+    Guard(
+        "a job that lacks one message waits behind no other job",
+        "app/db/outbox.py",
+        "ORDER BY turn, since, task_id LIMIT",
+        "ORDER BY since, task_id LIMIT",
+        f"{OUTBOX}::test_jobs_share_what_is_sent_again_so_that_none_waits_behind_another",
+    ),
+    Guard(
+        "what is due is looked up in an index",
+        "app/db/outbox.py",
+        "AND t.next_send_at <= statement_timestamp()",
+        "AND t.next_send_at <= clock_timestamp()",
+        "tests/integration/test_sweep_plans.py::test_what_is_due_is_looked_up_in_an_index",
+    ),
+    Guard(
+        "only what can be sent is marked as sent",
+        "app/db/outbox.py",
+        "WHERE t.task_id = due.task_id AND due.span_start IS NOT NULL",
+        "WHERE t.task_id = due.task_id",
+        "tests/integration/test_completion.py::test_what_the_graph_does_not_answer_for_stays_due",
+    ),
+    Guard(
+        "a job with too many rows ends with the last of them",
+        "app/db/outbox.py",
+        """      AND NOT EXISTS (
+          SELECT 1 FROM segment_task t
+          WHERE t.job_id = j.job_id AND t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
+      )
+""",
+        "",
+        f"{OUTBOX}::test_a_job_with_more_rows_than_its_total_ends_when_they_have",
+    ),
+    Guard(
+        "no backlog is doubled by the sweep",
+        "app/pace.py",
+        "if not self.has_more or 2 * waiting > self.limit:",
+        "if not self.has_more:",
+        "tests/integration/test_completion.py::test_a_backlog_that_stands_gets_no_more_than_one_sweep_s",
+    ),
+    Guard(
+        "a producer's open INSERT holds up no operator",
+        "app/db/repairs.py",
+        "SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR NO KEY UPDATE;\n\nWITH r",
+        "SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR UPDATE;\n\nWITH r",
+        "tests/integration/test_jobs_repairs.py::test_no_statement_waits_for_a_producer_s_open_insert",
+    ),
+    Guard(
+        "a reconciliation does not flood the queue",
+        "app/repairs.py",
+        "limit = max(FEWEST_RESENT, MOST_ON_QUEUE - messages_on_queue)",
+        "limit = MOST_ON_QUEUE",
+        "tests/integration/test_jobs_repairs.py::test_into_a_full_queue_it_sends_no_more_than_a_worker_would",
     ),
     Guard(
         "a held message is hidden, not deleted",
@@ -306,6 +360,48 @@ GUARDS: Final = (
         "tests/unit/test_cache.py::test_who_waits_for_a_page_that_took_too_long_shares_that_and_the_others_go_on",
     ),
     Guard(
+        "what a hung lane holds is left to its leases",
+        "app/consumer.py",
+        "                self._abandon(stalled, parts)\n",
+        "",
+        f"{CONSUMER}::test_what_a_hung_lane_holds_is_left_to_its_lease_and_the_rest_is_given_back",
+    ),
+    Guard(
+        "every thread is watched",
+        "app/consumer.py",
+        "        parts.progress.watch(thread)\n",
+        "",
+        f"{CONSUMER}::test_a_helper_that_hangs_or_dies_ends_the_process",
+    ),
+    Guard(
+        "a parked poll ends before the process does",
+        "app/consumer.py",
+        "_wait_for(lambda: not self._polls and not parts.heartbeat.in_hand()[0], finishing_until)",
+        "_wait_for(lambda: not parts.heartbeat.in_hand()[0], finishing_until)",
+        f"{CONSUMER}::test_what_a_parked_poll_brings_while_stopping_is_handed_back_at_once",
+    ),
+    Guard(
+        "what is being settled at the deadline is waited for",
+        "app/consumer.py",
+        "        _wait_for(lambda: settling.isdisjoint(c.token for c in parts.heartbeat.in_hand()[1]), deadline)\n",
+        "",
+        f"{CONSUMER}::test_a_job_that_ends_at_the_deadline_is_announced_by_this_process",
+    ),
+    Guard(
+        "a handler of one's own is called from one thread",
+        "app/main.py",
+        "if is_asked_for or not consumer.handles_itself else 1",
+        "",
+        f"{CONSUMER}::test_a_subclass_is_called_from_one_thread_unless_more_are_asked_for",
+    ),
+    Guard(
+        "queues that are one are refused",
+        "app/config.py",
+        "        if path == other_path\n",
+        "        if False\n",
+        "tests/unit/test_config.py::test_two_variables_that_name_the_same_queue_are_refused",
+    ),
+    Guard(
         "the freshness of pages in memory",
         "app/cache_memory.py",
         "entry.page.read_at_us >= fresh_since_us and ",
@@ -315,8 +411,8 @@ GUARDS: Final = (
     Guard(
         "the freshness of pages in the shared cache",
         "app/cache_shared.py",
-        "page is not None and page.read_at_us >= needs[name]",
-        "page is not None",
+        "page is not None and page.read_at_us >= needs[name] and",
+        "page is not None and",
         "tests/unit/test_cache.py::test_no_worker_ever_gets_a_page_older_than_it_asks_for",
     ),
     Guard(
@@ -336,9 +432,44 @@ GUARDS: Final = (
     Guard(
         "the checksum of a cached page",
         "app/page_format.py",
-        "if blake2b(rest, digest_size=DIGEST_BYTES).digest() != data[len(MAGIC) : _HEADER.size]:",
+        "if not compare_digest(_checksum(rest, key), data[len(MAGIC) : _HEADER.size]):",
         "if False:",
         "tests/unit/test_page_format.py::test_a_flipped_bit_anywhere_is_noticed",
+    ),
+    Guard(
+        "the key in the checksum of a cached page",
+        "app/page_format.py",
+        "blake2b(rest, key=key, ",
+        "blake2b(rest, ",
+        "tests/unit/test_cache_shared.py::test_a_page_that_was_forged_without_the_key_is_a_miss_with_a_warning",
+    ),
+    Guard(
+        "the graph and the clock in the key to cached pages",
+        "app/page_key.py",
+        "json.dumps([graph_id, clock_id])",
+        "json.dumps([])",
+        "tests/unit/test_page_key.py::test_another_password_graph_or_clock_is_another_key",
+    ),
+    Guard(
+        "no cached page is of the future",
+        "app/cache_shared.py",
+        "if page.read_at_us > self._server_clock.latest_us:",
+        "if False:",
+        "tests/unit/test_cache.py::test_a_page_of_the_future_is_loaded_instead_and_nothing_of_it_is_kept",
+    ),
+    Guard(
+        "the bound on a cached page before it is unpacked",
+        "app/page_format.py",
+        "if size > _longest_body(len(rest)):",
+        "if False:",
+        "tests/unit/test_page_format.py::test_a_forged_length_does_not_fill_the_memory",
+    ),
+    Guard(
+        "the bound on what the cache sends",
+        "app/cache_store.py",
+        "if self._fed_bytes > MAX_REPLY_BYTES:",
+        "if False:",
+        "tests/integration/test_cache_dragonfly.py::test_a_reply_that_is_too_long_is_not_taken_into_memory",
     ),
 )
 

@@ -119,25 +119,20 @@ OLDER: Final = """t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
 NEXT_SENDING: Final = """clock_timestamp()
         + %(resend_after_seconds)s * interval '1 second' * 2 ^ least(t.send_count + 1, %(max_doublings)s)"""
 
-
-def _mark(due: str, since: str) -> str:
-    """Each job's longest untouched segment first, then each job's second: no job waits behind another's thousands.
-
-    What has no span can't be sent, so it is found and not marked.
-    """
-    return f"""
+# The parts of marking. One worker at a time is enough, which looks at so many; each job's longest untouched segment
+# comes first, then each job's second, so that no job waits behind another's thousands.
+ALONE: Final = """
 WITH sweep AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(%(sweep_lock)s) AS mine
-), looked_at AS (
-    SELECT t.task_id, t.job_id, {since} AS since
-    FROM segment_task t
+), looked_at AS ("""
+
+CANDIDATES: Final = """FROM segment_task t
     JOIN root_job j USING (job_id)
     WHERE (SELECT mine FROM sweep)
-      AND {due}
       AND j.cancelled_at IS NULL
-      AND (%(job_id)s IS NULL OR t.job_id = %(job_id)s::uuid)
-    ORDER BY {since}
-    LIMIT %(most_looked_at)s
+      AND (%(job_id)s IS NULL OR t.job_id = %(job_id)s::uuid)"""
+
+CHOSEN: Final = """LIMIT %(most_looked_at)s
 ), in_turn AS (
     SELECT task_id, since, row_number() OVER (PARTITION BY job_id ORDER BY since, task_id) AS turn
     FROM looked_at
@@ -146,9 +141,10 @@ WITH sweep AS MATERIALIZED (
 ), due AS MATERIALIZED (
     SELECT t.task_id, t.job_id, t.segment_id, t.span_start, t.span_end
     FROM segment_task t
-    JOIN chosen USING (task_id)
-    WHERE {due}
-    FOR NO KEY UPDATE OF t SKIP LOCKED
+    JOIN chosen USING (task_id)"""
+
+# What has no span can't be sent: it is found and not marked.
+MARKED: Final = f"""FOR NO KEY UPDATE OF t SKIP LOCKED
 ), marked AS (
     UPDATE segment_task t
     SET last_sent_at = clock_timestamp(), send_count = t.send_count + 1, next_send_at = {NEXT_SENDING}
@@ -160,9 +156,23 @@ FROM due
 JOIN root_job j USING (job_id)
 """  # noqa: S608  (constants of ours)
 
+MARK_DUE: Final = f"""{ALONE}
+    SELECT t.task_id, t.job_id, t.next_send_at AS since
+    {CANDIDATES}
+      AND {DUE}
+    ORDER BY since
+    {CHOSEN}
+    WHERE {DUE}
+    {MARKED}"""
 
-MARK_DUE: Final = _mark(DUE, "t.next_send_at")
-MARK_OLDER: Final = _mark(OLDER, "coalesce(t.last_sent_at, t.created_at)")
+MARK_OLDER: Final = f"""{ALONE}
+    SELECT t.task_id, t.job_id, coalesce(t.last_sent_at, t.created_at) AS since
+    {CANDIDATES}
+      AND {OLDER}
+    ORDER BY since
+    {CHOSEN}
+    WHERE {OLDER}
+    {MARKED}"""
 
 # Nothing was sent, so `last_sent_at` stays.
 PUT_OFF: Final = f"""
@@ -238,8 +248,9 @@ class PostgresOutbox:
             "most_looked_at": MOST_LOOKED_AT,
             "sweep_lock": SWEEP_LOCK,
         }
-        sql = MARK_DUE if after_seconds is None else MARK_OLDER
-        return [UnsentSegment(*row) for row in run(self._engine, sql, parameters)]
+        if after_seconds is None:
+            return [UnsentSegment(*row) for row in run(self._engine, MARK_DUE, parameters)]
+        return [UnsentSegment(*row) for row in run(self._engine, MARK_OLDER, parameters)]
 
     def put_off(self, task_ids: Sequence[str]) -> None:
         """Nobody knows their span: a sweep looks at them again after a wait that doubles."""

@@ -17,6 +17,8 @@ from sqlalchemy import Engine, text
 
 from app.config import load_settings
 from app.errors import ConfigurationError
+from app.page_format import encode_page
+from app.pages import Page
 from app.sqs import Outgoing, text_attribute
 from devstack import Stack
 from devstack.families import Family
@@ -288,6 +290,7 @@ def rubbish_of(page: bytes, bomb: _Bomb) -> dict[str, bytes | None]:
         "a page with one bit flipped": bytes(flipped),
         "a page of another version": page[:6] + b"\xff" + page[7:],
         "another text's page": page,
+        "a page of the future, forged": encode_page(Page("root-bo", 2**60, exists=True), b"guessed"),
         "deep JSON": b"[" * 1_000_000,
         "ten megabytes": b"\x00" * 10_000_000,
         "a list": None,

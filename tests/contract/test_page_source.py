@@ -37,8 +37,8 @@ class Source:
 def cached(
     loader: MemoryGraph | Neo4JDatabase, store: RedisStore | FakeStore, memory_bytes: int = ROOMY_BYTES
 ) -> PageCache:
-    """A cache with nothing in it: its graph has a name of its own."""
-    shared = SharedTier(store, f"{os.getpid()}-{next(_numbers)}", ttl_seconds=60)
+    """A cache with nothing in it: its key is its own."""
+    shared = SharedTier(store, f"{os.getpid()}-{next(_numbers)}".encode(), ttl_seconds=60)
     return PageCache(loader, MemoryTier(memory_bytes), shared)
 
 

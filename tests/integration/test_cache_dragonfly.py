@@ -12,12 +12,17 @@ import redis
 from app.cache import PageCache
 from app.cache_memory import MemoryTier
 from app.cache_shared import SharedTier
-from app.cache_store import RedisStore, StoreError
+from app.cache_store import Entry, RedisStore, StoreError
 from app.errors import ConfigurationError
+from app.page_format import encode_page
+from app.page_key import derive_key, name_clock
+from app.pages import Page
 from devstack import Stack
 from devstack.proxy import Proxy
 from tests.cache_fixtures import PageMaker
 
+NOW_US = 1_800_000_000_000_000
+HOUR_US = 3_600_000_000
 _numbers = count()
 
 
@@ -34,9 +39,9 @@ def proxy(url: str) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def graph_id() -> str:
-    """Of a graph that nobody has cached."""
-    return f"{os.getpid()}-{next(_numbers)}"
+def key() -> bytes:
+    """Under which nobody has cached anything."""
+    return b"%d-%d" % (os.getpid(), next(_numbers))
 
 
 def through(proxy: Proxy, url: str) -> str:
@@ -44,25 +49,23 @@ def through(proxy: Proxy, url: str) -> str:
     return urlunsplit(parts._replace(netloc=f":{parts.password or ''}@127.0.0.1:{proxy.port}"))
 
 
-def worker(url: str, graph_id: str, loader: PageMaker) -> PageCache:
-    return PageCache(loader, MemoryTier(10**8), SharedTier(RedisStore(url), graph_id, 60))
+def worker(url: str, key: bytes, loader: PageMaker) -> PageCache:
+    return PageCache(loader, MemoryTier(10**8), SharedTier(RedisStore(url), key, 60))
 
 
-def test_workers_share_what_one_of_them_loaded(url: str, graph_id: str) -> None:
+def test_workers_share_what_one_of_them_loaded(url: str, key: bytes) -> None:
     loader = PageMaker(segments=100)
-    pages = worker(url, graph_id, loader).get({"a": 0, "b": 0}, 5)
-    assert worker(url, graph_id, loader).get({"a": 5, "b": 0}, 6) == pages
-    assert worker(url, graph_id, loader).get({"a": 6}, 7)["a"].read_at_us == 7
+    pages = worker(url, key, loader).get({"a": 0, "b": 0}, 5)
+    assert worker(url, key, loader).get({"a": 5, "b": 0}, 6) == pages
+    assert worker(url, key, loader).get({"a": 6}, 7)["a"].read_at_us == 7
     assert loader.loads == [("a", "b"), ("a",)]
 
 
-def test_a_frontier_of_misses_costs_three_round_trips_and_one_of_hits_one(
-    url: str, graph_id: str, proxy: Proxy
-) -> None:
+def test_a_frontier_of_misses_costs_three_round_trips_and_one_of_hits_one(url: str, key: bytes, proxy: Proxy) -> None:
     names = [f"page-{at}" for at in range(5)]
     costs = []
     for _ in range(2):
-        cache = worker(through(proxy, url), graph_id, PageMaker())
+        cache = worker(through(proxy, url), key, PageMaker())
         cache.get({"other": 0}, 1)
         before = proxy.round_trips
         cache.get(dict.fromkeys(names, 0), 1)
@@ -72,10 +75,10 @@ def test_a_frontier_of_misses_costs_three_round_trips_and_one_of_hits_one(
 
 @pytest.mark.parametrize("fault", ["cut", "black hole"])
 def test_a_dead_server_costs_one_call_then_nothing_and_every_page_still_comes(
-    fault: str, url: str, graph_id: str, proxy: Proxy, caplog: pytest.LogCaptureFixture
+    fault: str, url: str, key: bytes, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     loader = PageMaker()
-    cache = worker(through(proxy, url), graph_id, loader)
+    cache = worker(through(proxy, url), key, loader)
     cache.get({"a": 0}, 1)
     if fault == "cut":
         proxy.cut()
@@ -92,9 +95,9 @@ def test_a_dead_server_costs_one_call_then_nothing_and_every_page_still_comes(
 
 
 def test_connections_that_were_cut_meanwhile_are_replaced_without_a_failure(
-    url: str, graph_id: str, proxy: Proxy, caplog: pytest.LogCaptureFixture
+    url: str, key: bytes, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = worker(through(proxy, url), graph_id, PageMaker())
+    cache = worker(through(proxy, url), key, PageMaker())
     for read_at_us in range(1, 4):
         cache.get({"a": read_at_us}, read_at_us)
         proxy.cut()
@@ -103,12 +106,12 @@ def test_connections_that_were_cut_meanwhile_are_replaced_without_a_failure(
 
 
 def test_rubbish_in_every_key_is_read_from_the_graph_and_replaced(
-    url: str, graph_id: str, caplog: pytest.LogCaptureFixture
+    url: str, key: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     loader = PageMaker()
-    shared = SharedTier(RedisStore(url), graph_id, 60)
+    shared = SharedTier(RedisStore(url), key, 60)
     names = {"a": 0, "b": 0, "c": 0}
-    worker(url, graph_id, loader).get(names, 1)
+    worker(url, key, loader).get(names, 1)
     with redis.Redis.from_url(url) as client:
         client.set(shared._page_key("a"), b"rubbish")
         client.set(shared._page_key("b"), client.get(shared._page_key("c")) or b"")
@@ -117,9 +120,59 @@ def test_rubbish_in_every_key_is_read_from_the_graph_and_replaced(
         for name in names:
             client.delete(shared._marker_key(name))
     for _ in range(2):
-        assert set(worker(url, graph_id, loader).get(names, 2)) == set(names)
+        assert set(worker(url, key, loader).get(names, 2)) == set(names)
     assert loader.loads == [("a", "b", "c")] * 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_reply_that_is_too_long_is_not_taken_into_memory(
+    url: str, key: bytes, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = key.decode()
+    store = RedisStore(through(proxy, url))
+    with redis.Redis.from_url(url) as client:
+        client.set(name, bytes(50_000_000), px=60_000)
+    monkeypatch.setattr("app.cache_store.MAX_REPLY_BYTES", 1_000_000)
+    with pytest.raises(StoreError, match="longer than 1000000 bytes"):
+        store.get_many([name])
+    assert store.set_many([Entry(name, b"x" * 900_000, 60_000)]) == [True]
+    for _ in range(3):
+        assert store.get_many([name, "none"]) == [b"x" * 900_000, None]
+    with pytest.raises(StoreError, match="longer than 1000000 bytes"):
+        store.get_many([name, name])
+
+
+def test_a_forged_page_is_read_from_the_graph_and_gone_with_the_cache(
+    url: str, key: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By one who can write there, be it without the key, or with it and in the name of the future."""
+    loader = PageMaker(segments=3)
+    shared = SharedTier(RedisStore(url), key, 60)
+    cache = worker(url, key, loader)
+    with redis.Redis.from_url(url) as client:
+        client.set(shared._page_key("a"), encode_page(Page("a", NOW_US - 1, True), b"guessed"), px=60_000)
+        client.set(shared._page_key("b"), encode_page(Page("b", NOW_US + HOUR_US, True), key), px=60_000)
+        client.set(shared._marker_key("b"), b"%d" % (NOW_US + HOUR_US), px=60_000)
+        assert cache.get({"a": 0, "b": 0}, NOW_US) == {name: loader.page(name, NOW_US) for name in "ab"}
+        client.delete(*map(shared._page_key, "ab"), *map(shared._marker_key, "ab"))
+    assert cache.get({"a": 0, "b": 0}, NOW_US + 1) == {name: loader.page(name, NOW_US) for name in "ab"}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_workers_of_two_postgresqls_or_of_two_passwords_share_nothing(url: str, key: bytes) -> None:
+    loader = PageMaker()
+    loader_id = key.decode()
+    keys = [
+        derive_key(secret, loader_id, name_clock(postgres))
+        for secret in ("one", "two")
+        for postgres in ("postgresql://u:p@one:5432/segments", "postgresql://u:p@two:5432/segments")
+    ]
+    for each in keys:
+        worker(url, each, loader).get({"a": 0}, NOW_US)
+    assert len(loader.loads) == len(keys)
+    for each in keys:
+        worker(url, each, loader).get({"a": 0}, NOW_US)
+    assert len(loader.loads) == len(keys)
 
 
 @pytest.mark.parametrize(

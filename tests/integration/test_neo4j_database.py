@@ -81,7 +81,7 @@ def test_every_example_is_answered_as_given(
     pages = None
     if cache != "no cache":
         # As of a new moment each time, so that pages of the other examples are too old.
-        pages = PageCache.connect(graph, memory_bytes=10**8, url=url, ttl_seconds=60)
+        pages = PageCache.connect(graph, memory_bytes=10**8, url=url, ttl_seconds=60, secret="x", clock_id="")
     made_at = next(_moments)
     starts = [start_at(row.manifestation_id, row.start, row.end, made_at) for row in questions]
     for _ in range(2):
@@ -111,7 +111,9 @@ def test_a_changed_alignment_is_seen_by_the_next_job_with_a_warm_cache(
 ) -> None:
     load_graph(SMALL)
     first = next(_moments)
-    pages = PageCache.connect(graph, memory_bytes=10**8, url=stack.env()["DRAGONFLY_URL"], ttl_seconds=60)
+    pages = PageCache.connect(
+        graph, memory_bytes=10**8, url=stack.env()["DRAGONFLY_URL"], ttl_seconds=60, secret="x", clock_id=""
+    )
     (before,) = map(decoded, graph.relate([start_at("root-bo", 0, 40, first)], pages))
     driver.execute_query("MATCH (:Annotation {id: 'en-root.left'})-[r:ALIGNED_TO]-() DELETE r")
     (again,) = map(decoded, graph.relate([start_at("root-bo", 0, 40, first)], pages))
@@ -160,7 +162,7 @@ def test_each_walk_is_announced_also_when_every_page_is_cached(
     graph: Neo4JDatabase, load_graph: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
     load_graph(SMALL)
-    pages = PageCache.connect(graph, memory_bytes=10**8, url=None, ttl_seconds=60)
+    pages = PageCache.connect(graph, memory_bytes=10**8, url=None, ttl_seconds=60, secret="x", clock_id="")
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             graph.relate([start_at("root-bo"), start_at("alone")], pages)
@@ -413,7 +415,15 @@ def test_a_page_that_takes_too_long_is_told_apart_and_the_others_come(
     )
     monkeypatch.setattr(neo4j_database, "QUERY_TIMEOUT_SECONDS", 3.0)
     graph, marks = database_at(stack), list[int]()
-    pages = PageCache.connect(graph, memory_bytes=10**8, url=None, ttl_seconds=60, came_further=lambda: marks.append(1))
+    pages = PageCache.connect(
+        graph,
+        memory_bytes=10**8,
+        url=None,
+        ttl_seconds=60,
+        secret="x",
+        clock_id="",
+        came_further=lambda: marks.append(1),
+    )
     names = [f"text-{at}" for at in range(40)]
     with pytest.raises(QueryTimeoutError, match=f"'{slow}' takes too long") as caught:
         pages.get(dict.fromkeys(names, 1), 2)

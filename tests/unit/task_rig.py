@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.budget import ByteBudget
 from app.errors import DataError, OutageError, PermanentError, StatementTimeoutError
 from app.outage import Gate
 from app.outcomes import Outcome
@@ -74,6 +75,7 @@ class FakeGraph:
         self.answers: dict[int, str | PermanentError] = {}
         self.sizes: dict[int, int] = {}
         self.unencodable: set[int] = set()
+        self.on_encode: Callable[[], object] = lambda: None
         self.errors: dict[int, BaseException] = {}
         self.calls: list[list[int]] = []
         self.starts: list[Start] = []
@@ -90,7 +92,7 @@ class FakeGraph:
         return [
             answer
             if isinstance(answer, PermanentError)
-            else FakeRelated(answer, self.sizes.get(at, len(answer)), at not in self.unencodable)
+            else FakeRelated(answer, self.sizes.get(at, len(answer)), at not in self.unencodable, self.on_encode)
             for at, answer in answers.items()
         ]
 
@@ -102,10 +104,12 @@ class FakeRelated:
     text: str
     size_bytes: int
     is_encodable: bool = True
+    on_encode: Callable[[], object] = lambda: None
 
     def encode(self) -> str:
         if not self.is_encodable:
             raise KeyError("a bug")
+        self.on_encode()
         return self.text
 
 
@@ -138,6 +142,7 @@ class Rig:
         self.announced: list[Announcement] = []
         self.gate = Gate({})
         self.room = Room()
+        self.budget = ByteBudget(1_000)
         self.service = self.make_service(self.gate)
 
     def make_service(self, gate: Gate) -> TaskService:
@@ -148,6 +153,7 @@ class Rig:
             self.leases,
             gate,
             self.room,
+            self.budget,
             max_attempts=MAX_ATTEMPTS,
             lease_seconds=LEASE_SECONDS,
         )

@@ -23,6 +23,7 @@ from tests.graph_fixtures import MemoryGraph, unhurried
 from tests.worker import wait_until
 
 ROOMY = 10**9
+KEY = b"the key"
 WAIT_SECONDS = 30
 
 
@@ -34,7 +35,7 @@ def worker(
 ) -> PageCache:
     """A worker's cache; workers that are given one store share it."""
     clock = store.clock if store else ManualClock()
-    shared = SharedTier(store, loader.graph_id, 100, clock) if store else None
+    shared = SharedTier(store, KEY, 100, clock) if store else None
     return PageCache(loader, MemoryTier(memory_bytes, clock), shared, clock=clock, sleep=clock.sleep, beside=beside)
 
 
@@ -67,7 +68,7 @@ def test_nobody_waits_until_a_page_is_shared() -> None:
 
 
 def test_a_page_that_can_not_be_shared_is_answered_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    shared = Broken(FakeStore(), "graph", 100)
+    shared = Broken(FakeStore(), KEY, 100)
     cache = PageCache(PageMaker(), MemoryTier(ROOMY), shared, beside=Background("sharing pages"))
     assert set(cache.get({"a": 0}, 9)) == {"a"}
     assert shared.tried.wait(WAIT_SECONDS)
@@ -90,6 +91,17 @@ def test_only_what_is_missing_is_loaded_in_one_call() -> None:
     cache.get({"b": 0}, 1)
     assert set(cache.get({"a": 0, "b": 0, "c": 0}, 2)) == {"a", "b", "c"}
     assert loader.loads == [("b",), ("a", "c")]
+
+
+def test_a_page_of_the_future_is_loaded_instead_and_nothing_of_it_is_kept() -> None:
+    """Made by one who knows the key, or beside a PostgreSQL whose clock is ahead."""
+    loader, store = PageMaker(), FakeStore()
+    SharedTier(store, KEY, 100, store.clock).put([Page("a", 2**60, exists=True)])
+    cache = worker(loader, store)
+    assert cache.get({"a": 5}, 9) == {"a": loader.page("a", 9)}
+    store.values.clear()
+    assert cache.get({"a": 2**50}, 2**50 + 1) == {"a": loader.page("a", 2**50 + 1)}
+    assert loader.loads == [("a",)] * 2
 
 
 def test_a_missing_manifestation_is_a_value() -> None:
@@ -468,7 +480,7 @@ class OtherWorkerLoads(PageMaker):
 
 def test_a_page_that_another_worker_is_loading_is_waited_for() -> None:
     store = FakeStore()
-    other = SharedTier(store, "made-up", 100, store.clock)
+    other = SharedTier(store, KEY, 100, store.clock)
     other.announce(["a"], read_at_us=4)
     loader = OtherWorkerLoads(other)
     assert worker(loader, store).get({"a": 3, "b": 3}, 5) == {"a": loader.page("a", 4), "b": loader.page("b", 5)}
@@ -477,13 +489,13 @@ def test_a_page_that_another_worker_is_loading_is_waited_for() -> None:
 
 def test_a_worker_that_died_while_loading_delays_the_others_for_two_seconds_at_most() -> None:
     store, loader = FakeStore(), PageMaker()
-    SharedTier(store, "made-up", 100, store.clock).announce(["a"], read_at_us=4)
+    SharedTier(store, KEY, 100, store.clock).announce(["a"], read_at_us=4)
     assert worker(loader, store).get({"a": 3}, 5) == {"a": loader.page("a", 5)}
     assert 0 < sum(store.clock.slept) <= MARKER_MS / 1000
 
 
 def test_a_load_that_is_not_fresh_enough_is_not_waited_for() -> None:
     store, loader = FakeStore(), PageMaker()
-    SharedTier(store, "made-up", 100, store.clock).announce(["a"], read_at_us=4)
+    SharedTier(store, KEY, 100, store.clock).announce(["a"], read_at_us=4)
     assert worker(loader, store).get({"a": 5}, 6) == {"a": loader.page("a", 6)}
     assert store.clock.slept == []

@@ -17,8 +17,11 @@ from app.cache_shared import (
 )
 from app.page_format import encode_page
 from app.pages import Page
+from app.server_clock import SLACK_US
 from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
 
+KEY = b"the key"
+NOW_US = 10  # of the caller's claim
 TTL_SECONDS = 100
 WAIT_SECONDS = 30
 
@@ -35,7 +38,7 @@ def store(clock: ManualClock) -> FakeStore:
 
 @pytest.fixture
 def tier(store: FakeStore, clock: ManualClock) -> SharedTier:
-    return SharedTier(store, "graph", TTL_SECONDS, clock)
+    return SharedTier(store, KEY, TTL_SECONDS, clock)
 
 
 def page(name: str, read_at_us: int = 5) -> Page:
@@ -46,47 +49,109 @@ def test_what_is_put_is_got_by_other_workers_until_its_time_is_up(
     tier: SharedTier, store: FakeStore, clock: ManualClock
 ) -> None:
     tier.put([page("a"), page("b")])
-    other = SharedTier(store, "graph", TTL_SECONDS, clock)
-    assert other.get({"a": 5, "b": 0, "c": 0}) == {"a": page("a"), "b": page("b")}
+    other = SharedTier(store, KEY, TTL_SECONDS, clock)
+    assert other.get({"a": 5, "b": 0, "c": 0}, NOW_US) == {"a": page("a"), "b": page("b")}
     clock.now += TTL_SECONDS
-    assert other.get({"a": 0, "b": 0}) == {}
+    assert other.get({"a": 0, "b": 0}, NOW_US) == {}
 
 
 def test_a_page_read_before_the_need_is_a_miss(tier: SharedTier) -> None:
     tier.put([page("a", 5)])
-    assert tier.get({"a": 6}) == {}
+    assert tier.get({"a": 6}, NOW_US) == {}
 
 
-def test_pages_of_another_graph_are_not_seen(tier: SharedTier, store: FakeStore, clock: ManualClock) -> None:
+def test_pages_under_another_key_are_not_even_read(
+    tier: SharedTier, store: FakeStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = SharedTier(store, b"another key", TTL_SECONDS, clock)
     tier.put([page("a")])
-    assert SharedTier(store, "other", TTL_SECONDS, clock).get({"a": 0}) == {}
+    other.put([page("a", 6)])
+    assert tier.get({"a": 0}, NOW_US) == {"a": page("a")}
+    assert other.get({"a": 0}, NOW_US) == {"a": page("a", 6)}
+    assert caplog.records == []
+
+
+def test_a_page_that_was_forged_without_the_key_is_a_miss_with_a_warning(
+    tier: SharedTier, store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier.put([page("a")])
+    (name,) = store.values
+    store.values[name] = (encode_page(page("a", 9), b"another key"), 10**9)
+    assert tier.get({"a": 0}, NOW_US) == {}
+    assert "the checksum differs" in caplog.text
+
+
+def test_a_page_of_the_future_is_a_miss_with_a_warning_until_its_time_has_come(
+    tier: SharedTier, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier.put([page("a", NOW_US + SLACK_US), page("b", NOW_US + SLACK_US + 1), page("c", 2**62)])
+    for _ in range(2):
+        assert set(tier.get({"a": 0, "b": 0, "c": 0}, NOW_US)) == {"a"}
+    assert set(tier.poll({"a": 0, "b": 0, "c": 0}).ready) == {"a"}
+    (said,) = caplog.records
+    assert "read later than now" in said.getMessage()
+    clock.now += 1
+    assert set(tier.get({"b": 0, "c": 0}, NOW_US)) == {"b"}
+
+
+def test_a_marker_that_promises_the_future_holds_nobody(tier: SharedTier, store: FakeStore) -> None:
+    for promised, holds in [(NOW_US + SLACK_US, {"a"}), (NOW_US + SLACK_US + 1, set()), (10**18, set())]:
+        store.values.clear()
+        SharedTier(store, KEY, TTL_SECONDS, store.clock).announce(["a"], promised)
+        tier.get({"a": 0}, NOW_US)
+        assert tier.poll({"a": 0}).pending == holds
+
+
+def test_a_page_too_large_to_be_shared_is_left_out_and_said_once(
+    tier: SharedTier, store: FakeStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = PageMaker(segments=2000).page("large", 5)
+    monkeypatch.setattr("app.page_format.MAX_BODY_BYTES", 5_000)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            tier.put([page("a"), large, page("b")])
+    assert set(tier.get({"a": 0, "b": 0, "large": 0}, NOW_US)) == {"a", "b"}
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "large is too large to be shared" in caplog.text
 
 
 @pytest.mark.parametrize("bad", [Page("a", 0, exists=False), Page("a", 0, exists=True, problem="malformed")])
 def test_what_somebody_may_be_mending_is_kept_for_seconds_only(bad: Page, tier: SharedTier, clock: ManualClock) -> None:
     tier.put([bad])
-    assert tier.get({"a": 0}) == {"a": bad}
+    assert tier.get({"a": 0}, NOW_US) == {"a": bad}
     clock.now += SHORT_SECONDS
-    assert tier.get({"a": 0}) == {}
+    assert tier.get({"a": 0}, NOW_US) == {}
+
+
+@pytest.mark.parametrize("bad", [Page("a", 5, exists=False), Page("a", 5, exists=True, problem="malformed")])
+def test_what_was_mended_is_not_believed_again_when_it_is_put_back(
+    bad: Page, tier: SharedTier, store: FakeStore, clock: ManualClock
+) -> None:
+    tier.put([bad])
+    (kept,) = store.values.items()
+    assert tier.get({"a": 5}, NOW_US) == {"a": bad}
+    clock.now += SHORT_SECONDS + 1
+    store.values[kept[0]] = (kept[1][0], 10**9)
+    assert tier.get({"a": 5}, NOW_US) == {}
 
 
 def test_a_frontier_is_one_call_and_so_are_its_pages(tier: SharedTier, store: FakeStore) -> None:
     pages = [page(f"p{at}") for at in range(40)]
     tier.put(pages)
     assert store.calls == 1
-    assert len(tier.get(dict.fromkeys((each.manifestation_id for each in pages), 0))) == 40
+    assert len(tier.get(dict.fromkeys((each.manifestation_id for each in pages), 0), NOW_US)) == 40
     assert store.calls == 2
 
 
 def test_no_call_is_made_for_nothing(tier: SharedTier, store: FakeStore) -> None:
-    assert (tier.get({}), tier.announce([], 0), tier.poll({})) == ({}, set(), ({}, set()))
+    assert (tier.get({}, NOW_US), tier.announce([], 0), tier.poll({})) == ({}, set(), ({}, set()))
     tier.put([])
     assert store.calls == 0
 
 
 def test_large_pages_are_put_in_calls_of_bounded_size(tier: SharedTier, store: FakeStore) -> None:
     pages = [PageMaker(segments=2000).page(f"p{at}", 0) for at in range(3)]
-    size = sum(len(encode_page(each)) for each in pages)
+    size = sum(len(encode_page(each, KEY)) for each in pages)
     assert size < MAX_BYTES_A_CALL
     tier.put(pages * (2 * MAX_BYTES_A_CALL // size))
     assert store.calls >= 2
@@ -101,10 +166,10 @@ def test_rubbish_is_a_miss_with_a_warning_now_and_then(
     store.values[keys[1]] = store.values[keys[2]]
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert set(tier.get({"a": 0, "b": 0, "c": 0})) == {"c"}
+            assert set(tier.get({"a": 0, "b": 0, "c": 0}, NOW_US)) == {"c"}
         assert len(caplog.records) == 1
         clock.now += RUBBISH_WARNING_SECONDS
-        tier.get({"a": 0})
+        tier.get({"a": 0}, NOW_US)
         assert len(caplog.records) == 2
     assert "rubbish" not in caplog.text
 
@@ -146,7 +211,7 @@ def test_a_dead_store_is_tried_once_then_left_alone_ever_longer(
     with caplog.at_level(logging.DEBUG):
         while clock.now < began + 200:
             calls = store.calls
-            assert tier.get({"a": 0}) == {}
+            assert tier.get({"a": 0}, NOW_US) == {}
             assert tier.announce(["a"], 0) == {"a"}
             assert tier.poll({"a": 0}) == ({}, set())
             tier.put([page("a")])
@@ -167,19 +232,19 @@ def test_a_store_that_is_back_is_said_to_be_back_once(
 ) -> None:
     with caplog.at_level(logging.INFO):
         store.error = "gone"
-        tier.get({"a": 0})
+        tier.get({"a": 0}, NOW_US)
         store.error = ""
         tier.put([page("a")])
-        assert tier.get({"a": 0}) == {}
+        assert tier.get({"a": 0}, NOW_US) == {}
         clock.now += FIRST_REST_SECONDS
-        assert tier.get({"a": 0}) == {}
+        assert tier.get({"a": 0}, NOW_US) == {}
         tier.put([page("a")])
-        assert tier.get({"a": 0}) == {"a": page("a")}
+        assert tier.get({"a": 0}, NOW_US) == {"a": page("a")}
         store.error = "gone"
-        tier.get({"a": 0})
+        tier.get({"a": 0}, NOW_US)
         clock.now += FIRST_REST_SECONDS - 1
         calls = store.calls
-        tier.get({"a": 0})
+        tier.get({"a": 0}, NOW_US)
         assert store.calls == calls
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
 
@@ -194,18 +259,18 @@ def test_while_one_thread_tries_a_resting_store_the_others_leave_it_alone(clock:
             return super().get_many(keys)
 
     store = SlowStore(clock)
-    tier = SharedTier(store, "graph", TTL_SECONDS, clock)
+    tier = SharedTier(store, KEY, TTL_SECONDS, clock)
     goes_on.set()
     store.error = "gone"
-    tier.get({"a": 0})
+    tier.get({"a": 0}, NOW_US)
     clock.now += FIRST_REST_SECONDS
     entered.clear()
     goes_on.clear()
-    trying = threading.Thread(target=tier.get, args=({"a": 0},))
+    trying = threading.Thread(target=tier.get, args=({"a": 0}, NOW_US))
     trying.start()
     assert entered.wait(WAIT_SECONDS)
     entered.clear()
-    others = [threading.Thread(target=tier.get, args=({"a": 0},), daemon=True) for _ in range(3)]
+    others = [threading.Thread(target=tier.get, args=({"a": 0}, NOW_US), daemon=True) for _ in range(3)]
     for other in others:
         other.start()
     for other in others:
@@ -226,8 +291,8 @@ def test_failures_of_calls_from_before_do_not_prolong_the_rest(clock: ManualCloc
             self.error = "gone"
             return super().get_many(keys)
 
-    tier = SharedTier(DyingStore(clock), "graph", TTL_SECONDS, clock)
-    threads = [threading.Thread(target=tier.get, args=({"a": 0},)) for _ in range(2)]
+    tier = SharedTier(DyingStore(clock), KEY, TTL_SECONDS, clock)
+    threads = [threading.Thread(target=tier.get, args=({"a": 0}, NOW_US)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

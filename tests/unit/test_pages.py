@@ -61,6 +61,22 @@ def test_overlapping_is_what_comparing_every_segment_finds(
 
 
 @unhurried
+@given(segment_rows, queries, st.sampled_from([0, 10**6, 2**62]))
+def test_an_entry_s_size_is_known_before_it_is_made_to_a_factor_of_two(
+    rows: list[tuple[str, int, int]], query: tuple[int, int], far: int
+) -> None:
+    """The last segment may lie far behind the others, so that their numbers are much shorter."""
+    start, end = query
+    rows = [*rows[:-1], *((name, s + far, e + far) for name, s, e in rows[-1:])]
+    page = Page('m"1', 0, True, segmentation=segmentation_of(rows))
+    for stop in (end, end + far):
+        ranks = page.segmentation.overlapping(start, stop)
+        real = len(page.entry(ranks))
+        assert real <= page.entry_bytes(ranks) < 2 * real
+    assert page.entry_bytes([]) == len(page.entry([]))
+
+
+@unhurried
 @given(st.lists(spans, max_size=40))
 def test_chains_are_monotone_and_as_few_as_the_depth_of_nesting(drawn: list[tuple[int, int]]) -> None:
     ordered = sorted(drawn, key=lambda span: span[0])
@@ -114,14 +130,14 @@ def test_size_bytes_is_what_the_interpreter_allocates(count: int, depth: int) ->
     segments = [(f"segment-{start}-{end}", start, end) for start, end, _, _ in rows]
     page = Page("m", 2**50, True, (pair_of("t", rows), pair_of("u", rows)),
                 segmentation_of(segments))  # fmt: skip
-    encoded = encode_page(page)
+    encoded = encode_page(page, b"key")
     copies = 20
-    decode_page(encoded, "m")
+    decode_page(encoded, "m", b"key")
     gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        pages = [decode_page(encoded, "m") for _ in range(copies)]
+        pages = [decode_page(encoded, "m", b"key") for _ in range(copies)]
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:

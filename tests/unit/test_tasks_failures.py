@@ -532,6 +532,17 @@ def test_results_are_made_and_stored_a_chunk_at_a_time(rig: Rig, monkeypatch: py
     assert rig.database.settled == [["1", "2"], ["3"], ["4"]]
 
 
+def test_results_that_are_made_at_the_same_time_share_a_budget(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tasks.MAX_CHUNK_BYTES", 10)
+    job_id = rig.add_job("1", "2")
+    rig.graph.sizes = {1: 700, 2: 5_000}
+    reserved: list[int] = []
+    rig.graph.on_encode = lambda: reserved.append(rig.budget.reserved_bytes)
+    assert rig.process(job_id, "1", "2") == [Done()] * 2
+    assert reserved == [700, 5_000]
+    assert rig.budget.reserved_bytes == 0
+
+
 def test_a_result_that_can_not_be_encoded_is_its_own_segment_s_bug(rig: Rig) -> None:
     job_id = rig.add_job("1", "2")
     rig.graph.unencodable = {1}
