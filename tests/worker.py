@@ -47,6 +47,10 @@ class Worker:
         """Return once its log holds `text`."""
         wait_until(lambda: text in self.log(), f"the log to hold {text!r}", limit_seconds)
 
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self.process.poll() is None
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         self.process.send_signal(number)

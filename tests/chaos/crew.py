@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.conftest import ROOT
+from tests.killer import LAST_WORDS
 
 LISTENING: Final = "Consuming"
 EXIT_LIMIT_SECONDS: Final = 20.0
@@ -42,6 +43,11 @@ class Start:
     def text(self) -> str:
         """Its log."""
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def met_a_killer(self) -> bool:
+        """Whether a segment of the load has ended it."""
+        return LAST_WORDS in self.text()
 
     def was_told(self, name: str) -> bool:
         """Whether it got that signal."""
@@ -145,7 +151,7 @@ def _odd(start: Start) -> str | None:
         return "does not end"
     terms = sum(told == "SIGTERM" for _, told in start.asked)
     right: set[int] = set()
-    if start.was_told("SIGKILL"):
+    if start.was_told("SIGKILL") or start.met_a_killer:
         right |= {-signal.SIGKILL}
     if terms:
         right |= {0} if start.listens else {0, -signal.SIGTERM}

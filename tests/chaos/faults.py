@@ -28,6 +28,7 @@ LONGEST_PAUSE_SECONDS: Final = 4.0
 WEIGHTS: Final = {
     "worker SIGKILL": 22,
     "worker SIGKILL all": 3,
+    "worker SIGKILL all, again and again": 3,
     "worker SIGTERM": 8,
     "worker SIGTERM twice": 2,
     "worker SIGSTOP past its lease": 14,
@@ -36,6 +37,7 @@ WEIGHTS: Final = {
     "postgres killed": 3,
     "postgres connections ended": 8,
     "postgres tables locked": 4,
+    "operator locks a job's row": 6,
     "neo4j restarted": 1,
     "neo4j killed": 1,
     "cache killed": 3,
@@ -59,8 +61,20 @@ SECONDS: Final = {
     "lease": (VISIBILITY_SECONDS + 1.0, VISIBILITY_SECONDS + 8.0),
     "briefly": (0.5, 4.0),
     "twice": (0.05, 1.0),
+    "again": (4.0, 12.0),
+    "row": (1.0, 20.0),
 }
 """By the whole name of a fault, or by its last word. Some outages of PostgreSQL outlast a lease."""
+BETWEEN_KILLS_SECONDS: Final = (0.2, 4.0)
+"""A start takes about as long: some die before they have received anything, some with all hands full."""
+LOCK_A_JOB: Final = """
+BEGIN;
+SELECT 1 FROM root_job
+WHERE job_id = (
+    SELECT job_id FROM root_job WHERE status IN ('QUEUED', 'IN_PROGRESS') ORDER BY random() LIMIT 1
+)
+FOR UPDATE
+"""
 SLOW_SECONDS: Final = {"postgres": (0.1, 0.6), "neo4j": (0.1, 1.5), "cache": (0.1, 2.0), "sqs": (0.1, 1.0)}
 
 
@@ -184,6 +198,8 @@ class Tormentor:
                 self._crew.tell(fault.slot, "SIGKILL")
             case "SIGKILL all":
                 self._crew.tell_all("SIGKILL")
+            case "SIGKILL all, again and again":
+                self._kill_all_again_and_again(fault.seconds, random.Random(fault.seed))
             case "SIGTERM":
                 self._crew.tell(fault.slot, "SIGTERM")
             case "SIGTERM twice":
@@ -198,6 +214,8 @@ class Tormentor:
                 self._end_connections(random.Random(fault.seed))
             case "tables locked":
                 self._lock_tables(fault.seconds)
+            case "locks a job's row":
+                self._lock_a_job(fault.seconds)
             case "emptied":
                 with self._around.cache() as cache, contextlib.suppress(redis.RedisError):
                     cache.flushall()
@@ -206,6 +224,13 @@ class Tormentor:
                     _fill_with_rubbish(cache, random.Random(fault.seed))
             case _:
                 raise AssertionError(what)
+
+    def _kill_all_again_and_again(self, seconds: float, rng: random.Random) -> None:
+        """As a platform does that restarts everything several times in a row, without asking."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._stop.is_set():
+            self._crew.tell_all("SIGKILL")
+            self._stop.wait(rng.uniform(*BETWEEN_KILLS_SECONDS))
 
     def _slow(self, service: str, fault: Fault) -> None:
         proxy = self._around.proxies[service]
@@ -247,6 +272,13 @@ class Tormentor:
         """Reading goes on; claims, renewals and results wait."""
         with contextlib.suppress(SQLAlchemyError), self._around.admin.connect() as connection:
             connection.exec_driver_sql("BEGIN; LOCK TABLE segment_task IN EXCLUSIVE MODE")
+            self._stop.wait(seconds)
+            connection.exec_driver_sql("COMMIT")
+
+    def _lock_a_job(self, seconds: float) -> None:
+        """An operator who has opened a transaction on one job, and left for a while."""
+        with contextlib.suppress(SQLAlchemyError), self._around.admin.connect() as connection:
+            connection.exec_driver_sql(LOCK_A_JOB)
             self._stop.wait(seconds)
             connection.exec_driver_sql("COMMIT")
 

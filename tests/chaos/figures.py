@@ -19,7 +19,7 @@ SELECT extract(epoch FROM at)::float8 AS at, count(*) AS n FROM chaos_audit
 WHERE became IN ('COMPLETED', 'FAILED') GROUP BY 1
 """
 TAKEOVERS: Final = """
-SELECT extract(epoch FROM at)::float8 AS at, old_worker, new_worker
+SELECT extract(epoch FROM at)::float8 AS at, old_worker, new_worker, new_attempts > old_attempts AS charged
 FROM chaos_audit WHERE was = 'IN_PROGRESS' AND became = 'IN_PROGRESS'
 """
 RETRIES: Final = """
@@ -69,16 +69,19 @@ def during(stall: Stall, happened: Sequence[Happened]) -> str:
     )
 
 
-def takeovers(engine: Engine, starts: Sequence[Start]) -> Counter[str]:
+def takeovers(engine: Engine, starts: Sequence[Start], *, charged: bool) -> Counter[str]:
     """Why leases ran out and somebody else, or the same worker again, claimed the segment."""
     by_pid = {start.process.pid: start for start in starts}
-    return Counter(_cause(row, by_pid) for row in read(engine, TAKEOVERS))
+    killed = {start.process.pid for start in starts if start.met_a_killer}
+    return Counter(_cause(row, by_pid, killed) for row in read(engine, TAKEOVERS) if row.charged is charged)
 
 
-def _cause(row: Any, by_pid: dict[int, Start]) -> str:
+def _cause(row: Any, by_pid: dict[int, Start], killed: set[int]) -> str:
     start = by_pid.get(_pid(row.old_worker))
     if start is None:
         return "from an unknown worker"
+    if start.process.pid in killed:
+        return "from one that a killer ended"
     if start.ended is not None and start.ended <= row.at + 0.5:
         return "from a dead worker"
     if any(told == "SIGSTOP" and at <= row.at for at, told in start.asked):

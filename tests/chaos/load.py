@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,13 +20,20 @@ from app.errors import ProcessorError
 from app.jobs import Producer
 from app.neo4j_database import Neo4JDatabase
 from app.sqs import Outgoing
+from tests.answers import Question
 from tests.chaos.surroundings import Library, Surroundings
+from tests.killer import PREFIX
 
-type Style = Literal["foreign", "early", "producer", "forgotten", "unknown text"]
+type Style = Literal["foreign", "early", "producer", "forgotten", "unknown text", "killer"]
 """foreign: rows without spans, then messages. early: messages first. producer: `app.jobs`. forgotten: a producer that
-died before its messages went out, or half-way. unknown text: its manifestation is not in the graph."""
+died before its messages went out, or half-way. unknown text: its manifestation is not in the graph. killer: as foreign,
+with one segment more, which ends every process that walks it."""
 
 STYLES: Final[dict[Style, int]] = {"foreign": 50, "early": 6, "producer": 30, "forgotten": 6, "unknown text": 2}
+"""Killers are planned apart: each costs `MAX_ATTEMPTS` workers, and as many visibilities."""
+SECONDS_A_KILLER: Final = 60.0
+LAST_KILLER: Final = 0.75
+"""Of the run's time, so that the last one is not all that the finishing waits for."""
 POISONS: Final = ("not JSON", "another shape", "reversed", "foreign text", "huge", "no such job")
 UNKNOWN_LIMIT_SECONDS: Final = 200.0
 """A message without a row is dead-lettered two to three minutes after it was sent."""
@@ -91,6 +98,9 @@ def plan(library: Library, seed: int, seconds: float, rate: float) -> list[Event
         events.append(JobEvent(at, style, manifestation, _uuid(rng), rng.randrange(1 << 30)))
         wave = rng.choice((0.0, 0.5, 1.0, 2.5))
         at += wave * len(library.segments[known]) / rate
+    for _ in range(max(1, int(seconds / SECONDS_A_KILLER))):
+        moment = rng.uniform(0, seconds * LAST_KILLER)
+        events.append(JobEvent(moment, "killer", rng.choice(texts), _uuid(rng), rng.randrange(1 << 30)))
     kinds = POISONS if seconds >= UNKNOWN_LIMIT_SECONDS else POISONS[:-1]
     for number in range(max(len(kinds), int(seconds / 6))):
         kind = kinds[number % len(kinds)]
@@ -157,11 +167,11 @@ class Load:
             sending = self._patiently(lambda: self._producer.send_unsent(job.job_id))
             self.asked.messages += sending.sent
         elif rng.random() < 0.5:
-            bodies = self._bodies(job.job_id, event.manifestation)
+            bodies = self._bodies(replace(event, job_id=job.job_id))
             self._send([Outgoing(body) for body in bodies[: len(bodies) // 2]])
 
     def _insert_and_send(self, event: JobEvent, rng: random.Random) -> None:
-        bodies = self._bodies(event.job_id, event.manifestation)
+        bodies = self._bodies(event)
         messages = self._worsened(bodies, rng)
         if event.style == "early":
             self._send(messages)
@@ -171,11 +181,19 @@ class Load:
             self._insert(event)
             self._send(messages)
 
-    def _bodies(self, job_id: str, manifestation: str) -> list[str]:
-        """The job's messages; an unknown text is given the segments of a known one."""
+    def _bodies(self, event: JobEvent) -> list[str]:
+        """The job's messages."""
+        return [
+            _body(event.job_id, event.manifestation, row.segment_id, row.start, row.end) for row in self._rows(event)
+        ]
+
+    def _rows(self, event: JobEvent) -> list[Question]:
+        """The job's segments; an unknown text is given those of a known one."""
         library = self._around.library
-        rows = library.segments.get(manifestation) or library.segments["alone"]
-        return [_body(job_id, manifestation, row.segment_id, row.start, row.end) for row in rows]
+        rows = library.segments.get(event.manifestation) or library.segments["alone"]
+        if event.style != "killer":
+            return rows
+        return [*rows, rows[0]._replace(segment_id=f"{PREFIX}{event.seed}")]
 
     def _worsened(self, bodies: Sequence[str], rng: random.Random) -> list[Outgoing]:
         """Out of order, some twice, some late."""
@@ -193,9 +211,7 @@ class Load:
         return messages
 
     def _insert(self, event: JobEvent) -> None:
-        library = self._around.library
-        rows = library.segments.get(event.manifestation) or library.segments["alone"]
-
+        rows = self._rows(event)
         values = {
             "job": event.job_id,
             "manifestation": event.manifestation,

@@ -32,8 +32,9 @@ VARIABLES: Final = {
 BASE_LATENCY_SECONDS: Final = 0.02
 """Of each round trip, always: so that work takes a while, and a random moment is often the middle of some."""
 VISIBILITY_SECONDS: Final = 10
-MAX_ATTEMPTS: Final = 10
-MAX_RECEIVE_COUNT: Final = 20
+MAX_ATTEMPTS: Final = 5
+MAX_RECEIVE_COUNT: Final = 50
+"""Each death costs all that the worker held a receive; what SQS itself moves to the dead letters counts as wrong."""
 GRACE_SECONDS: Final = 8
 SWEEP_SECONDS: Final = 5.0
 RESEND_AFTER_SECONDS: Final = 20.0
@@ -65,14 +66,18 @@ CREATE TABLE chaos_audit (
     new_worker text,
     old_attempts integer NOT NULL,
     new_attempts integer NOT NULL,
+    old_alone boolean NOT NULL,
+    new_alone boolean NOT NULL,
     error text
 );
 CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO chaos_audit (task_id, was, became, old_token, new_token, old_lease, old_retry_at,
-                             old_failed_at, old_worker, new_worker, old_attempts, new_attempts, error)
+                             old_failed_at, old_worker, new_worker, old_attempts, new_attempts, old_alone,
+                             new_alone, error)
     VALUES (NEW.task_id, OLD.status, NEW.status, OLD.claim_token, NEW.claim_token, OLD.lease_expires_at, OLD.retry_at,
-            OLD.failed_at, OLD.claimed_by, NEW.claimed_by, OLD.attempts, NEW.attempts, NEW.error_message);
+            OLD.failed_at, OLD.claimed_by, NEW.claimed_by, OLD.attempts, NEW.attempts,
+            OLD.claimed_alone, NEW.claimed_alone, NEW.error_message);
     RETURN NULL;
 END
 $$;

@@ -19,6 +19,7 @@ from tests.chaos.load import Asked
 from tests.chaos.receives import read_all
 from tests.chaos.surroundings import MAX_ATTEMPTS, Surroundings
 from tests.endstate import completions, problems
+from tests.killer import PREFIX
 
 MOST_SHOWN: Final = 10
 
@@ -28,7 +29,8 @@ SELECT t.task_id::text, t.job_id::text, j.manifestation_id, j.status AS job_stat
 FROM segment_task t JOIN root_job j USING (job_id)
 """
 
-# A segment is claimed from somebody who still holds it; claimed before its retry is due; unfinished again; ended twice.
+# A segment is claimed from somebody who still holds it; claimed before its retry is due; unfinished again; ended twice;
+# claimed beside others, or charged, after a death that it may have shared with others.
 BROKEN: Final = """
 SELECT 'claimed while ' || old_worker || ' held it for another ' || round(extract(epoch FROM old_lease - at), 2) || ' s'
        AS what, task_id::text
@@ -36,6 +38,12 @@ FROM chaos_audit WHERE was = 'IN_PROGRESS' AND became = 'IN_PROGRESS' AND old_le
 UNION ALL
 SELECT 'claimed before its retry was due', task_id::text
 FROM chaos_audit WHERE was = 'RETRYING' AND became = 'IN_PROGRESS' AND old_retry_at > at
+UNION ALL
+SELECT 'claimed beside others after its worker''s death', task_id::text
+FROM chaos_audit WHERE was = 'IN_PROGRESS' AND became = 'IN_PROGRESS' AND NOT new_alone
+UNION ALL
+SELECT 'charged for a death that it was not alone in', task_id::text
+FROM chaos_audit WHERE was = 'IN_PROGRESS' AND became = 'IN_PROGRESS' AND new_attempts > old_attempts AND NOT old_alone
 UNION ALL
 SELECT 'left COMPLETED', task_id::text FROM chaos_audit WHERE was = 'COMPLETED'
 UNION ALL
@@ -64,9 +72,10 @@ SELECT job_id::text FROM completion_outbox WHERE sent_at IS NULL OR lease_token 
 EXPLAINED: Final = (
     re.compile(r" - ERROR - (Message \S+|Segment .*|A segment of job \S+) is poison: "),
     re.compile(r" - ERROR - Segment .* has failed: (the )?manifestation 'no-such-text-"),
+    re.compile(rf" - ERROR - Segment {PREFIX}\d+ of job \S+ has failed: abandoned \d+ times"),
     re.compile(r" - ERROR - Segment .* is unknown \d+ s after its message was sent"),
 )
-"""What the poison and the unknown texts of the load must lead to."""
+"""What the poison, the unknown texts and the killers of the load must lead to."""
 _LINE: Final = re.compile(r"^[\d-]+ [\d:]+ - (\S+) - ([A-Z]+) - (.*)$")
 
 
@@ -80,8 +89,8 @@ class Verdict:
     announced: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
     revived: int = 0
-    exhausted: int = 0
-    """Segments of good jobs that used up their attempts, as the rules allow."""
+    killers: int = 0
+    """Segments that killed their workers and have FAILED for it."""
 
     def add(self, what: str, found: Sequence[str]) -> None:
         """Note findings of one kind, not too many of them."""
@@ -99,7 +108,7 @@ def judge(around: Surroundings, asked: Asked, starts: list[Start]) -> Verdict:
     verdict.add("lost job", [job for job in asked.jobs if job not in known])
     verdict.jobs.update(row.job_status for row in known.values())
     verdict.segments.update(row.status for row in segments)
-    failed_jobs = {row.job_id for row in segments if row.status == "FAILED"}
+    failed = {(row.job_id, row.segment_id) for row in segments if row.status == "FAILED"}
     verdict.add("segment", [what for row in segments if (what := _wrong(around, row, verdict))])
     verdict.add("history", [f"segment {row.task_id} was {row.what}" for row in read(around.admin, BROKEN)])
     _judge_revivals(around, starts, verdict)
@@ -108,7 +117,7 @@ def judge(around: Surroundings, asked: Asked, starts: list[Start]) -> Verdict:
     complete = {job for job, row in known.items() if row.job_status == "COMPLETED"}
     verdict.add("completion", [f"job {job} has no message" for job in complete - verdict.announced.keys()])
     verdict.add("completion", [f"job {job} has one, incomplete" for job in verdict.announced.keys() - complete])
-    _judge_dead_letters(around, asked, failed_jobs, verdict)
+    _judge_dead_letters(around, asked, failed, verdict)
     verdict.add("queue", _leftovers(around))
     verdict.add("worker", odd_ends(starts))
     verdict.add("log", [line for start in starts for line in unexplained(start)])
@@ -142,6 +151,10 @@ def read(engine: Engine, sql: str) -> list[Any]:
 def _wrong(around: Surroundings, row: Any, verdict: Verdict) -> str | None:
     """What is wrong with a segment's ending, if anything is."""
     name = f"{row.segment_id} of job {row.job_id} ({row.manifestation_id})"
+    if row.segment_id.startswith(PREFIX):
+        verdict.killers += 1
+        right = row.status == "FAILED" and (row.error_message or "").startswith(f"abandoned {MAX_ATTEMPTS} times")
+        return None if right else f"{name} is {row.status}, it kills its workers: {row.error_message}"
     answers = around.library.answers.get(row.manifestation_id)
     if answers is None:
         right = row.status == "FAILED" and "does not exist" in (row.error_message or "")
@@ -149,32 +162,26 @@ def _wrong(around: Surroundings, row: Any, verdict: Verdict) -> str | None:
     if row.status == "COMPLETED":
         right = canonical(row.result_json) == canonical(answers[row.segment_id])
         return None if right else f"{name} has another result"
-    if row.status == "FAILED" and row.attempts >= MAX_ATTEMPTS and _tells_of_attempts(row.error_message or ""):
-        verdict.exhausted += 1
-        return None
     return f"{name} is {row.status} after {row.attempts} attempts: {row.error_message}"
 
 
-def _tells_of_attempts(error: str) -> bool:
-    return bool(re.match(r"(abandoned|failed) \d+ times", error))
-
-
-def _judge_dead_letters(around: Surroundings, asked: Asked, failed_jobs: set[str], verdict: Verdict) -> None:
+def _judge_dead_letters(around: Surroundings, asked: Asked, failed: set[tuple[str, str]], verdict: Verdict) -> None:
     letters = drain(around)
     for body in letters:
-        verdict.dead_letters[asked.poison.get(body) or _kind(body, failed_jobs)] += 1
-    verdict.add("dead letter", [body[:300] for body in letters if not _belongs(body, asked, failed_jobs)])
+        verdict.dead_letters[asked.poison.get(body) or _kind(body, failed)] += 1
+    verdict.add("dead letter", [body[:300] for body in letters if not _belongs(body, asked, failed)])
     missing = [f"{kind}: {body[:100]}" for body, kind in asked.poison.items() if body not in letters]
     verdict.add("no dead letter", missing)
 
 
-def _belongs(body: str, asked: Asked, failed_jobs: set[str]) -> bool:
-    return body in asked.poison or _kind(body, failed_jobs) != "wrong"
+def _belongs(body: str, asked: Asked, failed: set[tuple[str, str]]) -> bool:
+    return body in asked.poison or _kind(body, failed) != "wrong"
 
 
-def _kind(body: str, failed_jobs: set[str]) -> str:
+def _kind(body: str, failed: set[tuple[str, str]]) -> str:
     try:
-        return "of a FAILED job" if json.loads(body)["job_id"] in failed_jobs else "wrong"
+        message = json.loads(body)
+        return "of a FAILED segment" if (message["job_id"], message["segment_id"]) in failed else "wrong"
     except (ValueError, KeyError, TypeError):
         return "wrong"
 

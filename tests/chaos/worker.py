@@ -1,7 +1,8 @@
 """``python -m tests.chaos.worker RECEIVES``: the real worker with a sweep that is not as patient as a real one's.
 
-Invariant: nothing else differs from ``python -m app.main``. What is received is noted in the file RECEIVES, a line a
-message (see `tests.chaos.receives`), written at once, so that a SIGKILL loses none.
+Invariant: nothing else differs from ``python -m app.main``, but that a killer of the load ends it. What is received is
+noted in the file RECEIVES, a line a message (see `tests.chaos.receives`), written at once, so that a SIGKILL loses
+none.
 """
 
 import functools
@@ -15,6 +16,7 @@ from app import consumer, main
 from app.completion import Housekeeper, Sweep, SweepReport
 from app.delivery import Delivery, read_delivery
 from app.pace import FEWEST_RESENT
+from tests import killer
 from tests.chaos import receives
 from tests.chaos.surroundings import RESEND_AFTER_SECONDS, SWEEP_SECONDS
 
@@ -45,6 +47,7 @@ def note_receives(path: str) -> None:
 
 if __name__ == "__main__":
     note_receives(sys.argv[1])
+    killer.arm()
     vars(main).update(Sweep=ImpatientSweep, Housekeeper=functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS))
     code = main.main()
     sys.stdout.flush()
