@@ -18,17 +18,21 @@ class StatementTimeoutError(TransientError):
 
 
 class OutageError(TransientError):
-    """A whole service does not answer. No attempt is charged; receiving pauses until a probe succeeds."""
+    """A whole service can't work for us. No attempt is charged; receiving pauses until a probe succeeds."""
 
-    def __init__(self, service: str, reason: str) -> None:
-        """`service` as a person names it ("PostgreSQL"); `reason` without secrets."""
-        super().__init__(f"{service} does not answer: {reason}")
+    def __init__(self, service: str, reason: str, *, answers: bool = False) -> None:
+        """`service` as a person names it ("PostgreSQL"); `reason` without secrets; whether it says so itself."""
+        super().__init__(f"{service} {'does not do its work' if answers else 'does not answer'}: {reason}")
         self.service = service
         self.reason = reason
 
 
 class RefusedError(OutageError):
     """A service answers and refuses us: the password, the database's name. At start no waiting mends that."""
+
+
+class SchemaError(OutageError):
+    """PostgreSQL's tables are not those that our statements were written for."""
 
 
 class PermanentError(ProcessorError):
