@@ -7,6 +7,7 @@ a pooler the next one belongs to somebody else. Nothing connects before its firs
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -53,6 +54,8 @@ _CUT_OFF: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05"})
 _UNABLE: Final = frozenset({"25006", "42501"})
 """It only reads; a right is missing."""
 _TOO_LONG: Final = frozenset({"55P03", "57014"})
+
+_learning = threading.Lock()
 
 
 def make_engine(url: str, *, pool_size: int = 4, application_name: str = "segment-relationship-processor") -> Engine:
@@ -147,9 +150,11 @@ def keeps_plans(connection: Connection) -> bool:
 
 def _stop_keeping_plans(engine: Engine) -> None:
     """For all threads at once: those that are being refused at this moment repeat without, too."""
-    if engine.get_execution_options().get(KEEPS_PLANS, True):
+    with _learning:
+        if not engine.get_execution_options().get(KEEPS_PLANS, True):
+            return
         engine.update_execution_options(**{KEEPS_PLANS: False})
-        log.info("This PostgreSQL keeps no prepared statements, a pooler is in between: they are sent as text")
+    log.info("This PostgreSQL keeps no prepared statements, a pooler is in between: they are sent as text")
 
 
 def ping(engine: Engine) -> None:

@@ -34,9 +34,7 @@ class Prepared:
         self._sql = sql
         self._name = "srp_" + blake2b(sql.encode(), digest_size=6).hexdigest()
         statements = [_number(text.strip()) for text in sql.split(";\n\n")]
-        self._prepare = bounds() + ";\n".join(
-            f"PREPARE {self._name}_{at} AS {text}" for at, (text, _) in enumerate(statements)
-        )
+        self._prepare = ";\n".join(f"PREPARE {self._name}_{at} AS {text}" for at, (text, _) in enumerate(statements))
         self._execute = _BY_KEY + "; ".join(
             f"EXECUTE {self._name}_{at}({', '.join(arguments)})" for at, (_, arguments) in enumerate(statements)
         )
@@ -52,7 +50,7 @@ class Prepared:
         if not keeps_plans(connection):
             return self._sql
         if self._name not in connection.info:
-            connection.exec_driver_sql(self._prepare)
+            connection.exec_driver_sql(bounds() + self._prepare)
             connection.info[self._name] = True
         return self._execute
 
