@@ -51,8 +51,8 @@ _REFUSAL: Final = re.compile(
 )
 """libpq gives no SQLSTATE for a connection that was refused, only words."""
 _CUT_OFF: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05"})
-_UNABLE: Final = frozenset({"25006", "42501"})
-"""It only reads; a right is missing."""
+_OTHER_TABLES: Final = frozenset({"42P01", "42703", "42704", "42804", "42846", "42883", "42P10"})
+"""A table, column, constraint or function that a statement of ours names is not there, or is of another type."""
 _TOO_LONG: Final = frozenset({"55P03", "57014"})
 
 _learning = threading.Lock()
@@ -199,12 +199,12 @@ def translate(error: SQLAlchemyError) -> ProcessorError:
         return RefusedError(SERVICE, reason)
     if code is None or code[:2] in {"08", "28", "3D"} or code in _CUT_OFF:
         return OutageError(SERVICE, reason)
-    if code[:2] in {"53", "58"} or code in _UNABLE:
-        return OutageError(SERVICE, f"{reason} ({code})", answers=True)
-    if code[:2] == "42":
+    if code in _OTHER_TABLES:
         return SchemaError(
             SERVICE, f"the tables are not as expected ({reason}); run: alembic upgrade head", answers=True
         )
+    if code[:2] in {"42", "53", "58"} or code == "25006":
+        return OutageError(SERVICE, f"{reason} ({code})", answers=True)
     if code[:2] in {"22", "23", "54"}:
         return DataError(f"PostgreSQL refuses a value ({code}): {reason}")
     if code in _TOO_LONG:

@@ -36,7 +36,8 @@ class Prepared:
         statements = [_number(text.strip()) for text in sql.split(";\n\n")]
         self._prepare = ";\n".join(f"PREPARE {self._name}_{at} AS {text}" for at, (text, _) in enumerate(statements))
         self._execute = _BY_KEY + "; ".join(
-            f"EXECUTE {self._name}_{at}({', '.join(arguments)})" for at, (_, arguments) in enumerate(statements)
+            f"EXECUTE {self._name}_{at}" + (f"({', '.join(arguments)})" if arguments else "")
+            for at, (_, arguments) in enumerate(statements)
         )
 
     def run(

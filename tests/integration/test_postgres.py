@@ -112,6 +112,7 @@ def test_a_connection_cut_twice_is_an_outage(engine: Engine, start: Callable[...
         ("SELECT no_such_column", SchemaError),
         ("SELECT 1 FROM no_such_table", SchemaError),
         ("SELECT no_such_function()", SchemaError),
+        ("SELECT FROM FROM", OutageError),
         ("DO $$BEGIN RAISE 'x' USING errcode = '42501'; END$$", OutageError),
         ("DO $$BEGIN RAISE 'x' USING errcode = '53100'; END$$", OutageError),
         ("DO $$BEGIN RAISE 'x' USING errcode = '58030'; END$$", OutageError),
