@@ -15,6 +15,8 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -43,6 +45,13 @@ def _read_digits(value: Any) -> Any:
 Id = Annotated[str, AfterValidator(_check_id)]
 Offset = Annotated[int, BeforeValidator(_read_digits), Field(ge=0, le=MAX_OFFSET)]
 JobStatus = Literal["QUEUED", "IN_PROGRESS", "COMPLETED", "FAILED"]
+
+
+def _or_none(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        return None
 
 
 class SegmentMessage(BaseModel):
@@ -82,10 +91,10 @@ def parse_segment_message(body: str) -> SegmentMessage:
 
 
 class _Ids(BaseModel):
-    """Whatever stands where the ids should be."""
+    """The ids of a message whose other fields may be wrong; None for what is not one."""
 
-    job_id: Any = None
-    segment_id: Any = None
+    job_id: Annotated[uuid.UUID | None, WrapValidator(_or_none)] = None
+    segment_id: Annotated[Id | None, WrapValidator(_or_none)] = None
 
 
 def read_ids(body: str) -> dict[str, str]:
@@ -94,7 +103,7 @@ def read_ids(body: str) -> dict[str, str]:
         ids = vars(_Ids.model_validate_json(body))
     except ValidationError:
         return {}
-    return {name: value for name, value in ids.items() if isinstance(value, str) and 1 <= len(value) <= MAX_ID_BYTES}
+    return {name: str(value) for name, value in ids.items() if value is not None}
 
 
 def _describe(error: ValidationError) -> str:

@@ -170,6 +170,19 @@ def test_poison_is_dead_lettered_with_its_reason_and_one_log_line(
     assert wrong_answers(engine, job, answers_of(questions, "root-bo")) == []
 
 
+def test_json_lines_name_worker_job_and_segment(environment: dict[str, str], queues: Queues) -> None:
+    body = {"job_id": str(uuid.uuid4()), "segment_id": "S"}
+    queues.segments.send([Outgoing(json.dumps(body))])
+    with Worker({**environment, "LOG_FORMAT": "json"}) as worker:
+        worker.wait_for("is poison")
+        assert worker.stop() == 0
+        entries = [json.loads(line) for line in worker.log().splitlines()]
+    poison = next(entry for entry in entries if "is poison" in entry["event"])
+    assert {name: poison[name] for name in body} == body
+    assert poison["message_id"]
+    assert {entry["worker"] for entry in entries} == {poison["worker"]}
+
+
 def test_an_unknown_manifestation_fails_its_job_with_a_reason(
     environment: dict[str, str], engine: Engine, queues: Queues, load_graph: LoadGraph
 ) -> None:

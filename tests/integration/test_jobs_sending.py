@@ -114,6 +114,7 @@ def test_every_segment_has_its_message_and_its_bookmark(engine: Engine, queues: 
     job = service.create("m")
     assert queues.segments.facts().messages == 0
     assert len(unsent(engine)) == 2
+    run(engine, "UPDATE segment_task SET next_send_at = '2000-01-01'")
     told: list[int] = []
 
     sending = service.send_unsent(job.job_id, told.append)
@@ -125,6 +126,8 @@ def test_every_segment_has_its_message_and_its_bookmark(engine: Engine, queues: 
     ]
     assert unsent(engine) == []
     assert rows(engine, "SELECT DISTINCT send_count, status FROM segment_task") == [(0, "QUEUED")]
+    waits = "next_send_at - last_sent_at BETWEEN interval '899 s' AND interval '901 s'"
+    assert rows(engine, f"SELECT DISTINCT {waits} FROM segment_task") == [(True,)]
 
 
 def test_several_pages_are_sent_each_message_once(engine: Engine, queues: Queues) -> None:

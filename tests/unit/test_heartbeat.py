@@ -1,6 +1,7 @@
 """What the heartbeat renews, in which order, and what it leaves alone."""
 
 import logging
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -259,3 +260,28 @@ def test_nothing_that_fails_ends_the_beats_and_an_outage_is_told_once(
     assert len(world.calls) == 3
     assert stop.waits == [VISIBILITY_SECONDS / 3] * 4
     assert len(caplog.records) == said
+
+
+def test_what_a_hung_thread_holds_is_kept_no_more_and_the_rest_goes_on(
+    heartbeat: Heartbeat, world: World, clock: FakeClock
+) -> None:
+    hung = delivery(clock, "hung")
+
+    watching = heartbeat.watching([hung])
+
+    def hold_and_hang() -> None:
+        watching.__enter__()
+        heartbeat.hold([claim("hung")])
+
+    thread = threading.Thread(target=hold_and_hang)
+    thread.start()
+    thread.join()
+    mine = delivery(clock, "mine")
+    with heartbeat.watching([mine]):
+        heartbeat.hold([claim("mine")])
+        assert heartbeat.abandon([thread]) == ([hung], [claim("hung")])
+        heartbeat.beat()
+        assert world.calls == [("renew", ["token mine"]), ("hide", ["mine"])]
+        assert heartbeat.in_hand() == ([mine], [claim("mine")])
+    assert not heartbeat.is_lost(claim("hung"))
+    assert heartbeat.abandon([thread]) == ([], [])

@@ -82,7 +82,9 @@ def test_every_wrong_field_is_named_and_no_value_is_shown() -> None:
     ("text", "ids"),
     [
         (body(start=-1), {"job_id": JOB, "segment_id": "S"}),
-        (body(job_id="42", segment_id=["S"]), {"job_id": "42"}),
+        (body(job_id="hunter2", segment_id="S\n"), {"segment_id": "S\n"}),
+        (body(job_id=7, segment_id=["S"]), {}),
+        (body(segment_id="a\x00b"), {"job_id": JOB}),
         (body(segment_id="x" * 10_000), {"job_id": JOB}),
         (body(segment_id=""), {"job_id": JOB}),
         ('{"segment_id": "S", "segment_id": "T"}', {"segment_id": "T"}),
