@@ -148,7 +148,8 @@ class Sweep:
         if unknown:
             self._outbox.put_off([segment.task_id for segment in unknown])
         if known:
-            resent += self._send(self._outbox.mark_for_resending(len(known), job_id, after_seconds))
+            marked = self._outbox.mark_for_resending(len(known), job_id, after_seconds)
+            resent += self._send([segment for segment in marked if segment.start is not None])
         return resent, len(unknown)
 
     def _send(self, segments: Sequence[UnsentSegment]) -> int:

@@ -70,7 +70,10 @@ SELECT job_id::text FROM completion_outbox WHERE sent_at IS NULL OR lease_token 
 """
 
 EXPLAINED: Final = (
-    re.compile(r" - ERROR - (Message \S+|Segment .*|A segment of job \S+) is poison: "),
+    re.compile(r" - ERROR - Message \S+ is poison: "),
+    re.compile(r" - ERROR - Segment .* is poison: manifestation_id: the job belongs to "),
+    re.compile(r" - ERROR - Segment .* is poison: message: start must not be greater than end"),
+    re.compile(r" - ERROR - A segment of job \S+ is poison: segment_id: must have 1 to 512 bytes"),
     re.compile(r" - ERROR - Segment .* has failed: (the )?manifestation 'no-such-text-"),
     re.compile(rf" - ERROR - Segment {PREFIX}\d+ of job \S+ has failed: abandoned \d+ times"),
     re.compile(r" - ERROR - Segment .* is unknown \d+ s after its message was sent"),

@@ -225,6 +225,20 @@ def test_what_the_graph_does_not_answer_for_stays_due(
     assert [body["segment_id"] for body in bodies(queues.segments, 1)] == ["bare"]
 
 
+def test_no_message_goes_out_without_a_span(engine: Engine, sweep: Sweep, queues: Queues) -> None:
+    """`other` comes before `bare` once its neighbour is marked, and nobody has asked the graph for its span yet."""
+    mixed, bare = make_job(engine, "known", "other", with_spans=False), make_job(engine, "bare", with_spans=False)
+    run(
+        engine,
+        "UPDATE segment_task SET span_start = 1, span_end = 5, next_send_at = next_send_at - interval '1 minute'"
+        " WHERE segment_id = 'known'",
+    )
+    age(engine, mixed, 30)
+    age(engine, bare, 16)
+    assert sweep.run(limit=2).segments_resent == 1
+    assert [(body["segment_id"], body["start"]) for body in bodies(queues.segments, 1)] == [("known", 1)]
+
+
 def test_a_job_that_lacks_one_message_gets_it_in_the_first_sweep(engine: Engine, sweep: Sweep, queues: Queues) -> None:
     purged, short = make_job(engine, *[f"s{n}" for n in range(1_000)]), make_job(engine, "the one")
     age(engine, purged, 99)
