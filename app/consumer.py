@@ -110,7 +110,12 @@ class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
         return type(self).handle_message is not SimpleConsumer.handle_message
 
     def handle_message(self, message: Message) -> None:
-        """Process one message by the whole road and act on its outcome; for those who call it by hand."""
+        """Process one message by the whole road and act on its outcome; for those who call it by hand.
+
+        Nothing for a subclass that calls it from a `handle_message` of its own, as in the library.
+        """
+        if self.handles_itself:
+            return
         parts = self._wired()
         delivery = read_delivery(vars(message), time.monotonic())
         with parts.heartbeat.watching([delivery]):
