@@ -30,13 +30,13 @@ class QueryTimeoutError(TransientError):
 
 
 class OutageError(TransientError):
-    """A whole service does not answer us. No attempt is charged; receiving pauses until a probe succeeds."""
+    """A whole service can't work for us. No attempt is charged; receiving pauses until a probe succeeds."""
 
     says: ClassVar = "does not answer"
 
-    def __init__(self, service: str, reason: str) -> None:
-        """`service` as a person names it ("PostgreSQL"); `reason` without secrets."""
-        super().__init__(f"{service} {self.says}: {reason}")
+    def __init__(self, service: str, reason: str, *, answers: bool = False) -> None:
+        """`service` as a person names it ("PostgreSQL"); `reason` without secrets; `answers`: it says so itself."""
+        super().__init__(f"{service} {'does not do its work' if answers else self.says}: {reason}")
         self.service = service
         self.reason = reason
 
@@ -48,6 +48,10 @@ class RefusedError(OutageError):
     """
 
     says: ClassVar = "refuses us"
+
+
+class SchemaError(OutageError):
+    """PostgreSQL's tables are not those that our statements were written for."""
 
 
 class PermanentError(ProcessorError):

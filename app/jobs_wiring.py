@@ -18,7 +18,7 @@ from app.db.jobs import PostgresJobs
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine, missing_tables
 from app.db.repairs import PostgresRepairs
-from app.errors import OutageError, ProcessorError, TransientError
+from app.errors import ProcessorError, SchemaError
 from app.jobs import Producer
 from app.logs import one_line
 from app.sqs import Queue, make_client
@@ -134,7 +134,7 @@ class Parts:
     def explain(self, error: ProcessorError) -> str:
         """`error` on one line; when the tables are what is missing, that and the remedy instead."""
         with suppress(ProcessorError):
-            if isinstance(error, TransientError) and not isinstance(error, OutageError) and "engine" in self.__dict__:
+            if isinstance(error, SchemaError) and "engine" in self.__dict__:
                 missing = missing_tables(self.engine)
                 if missing:
                     return f"the database has no {', no '.join(missing)}: run `alembic upgrade head`"

@@ -11,9 +11,9 @@ from typing import Final
 from sqlalchemy import Engine
 
 from app.db.claims import PostgresClaims
-from app.db.postgres import missing_tables
+from app.db.postgres import hiding_schemas, missing_tables
 from app.db.results import PostgresResults
-from app.errors import ConfigurationError, OutageError, ProcessorError, RefusedError, TransientError
+from app.errors import ConfigurationError, OutageError, ProcessorError, RefusedError
 from app.neo4j_database import Neo4JDatabase
 from app.neo4j_database_validator import validate
 from app.stopping import Stop
@@ -34,8 +34,9 @@ def persist[T](step: Callable[[], T], what: str, stop: Stop) -> T | None:
         except RefusedError as error:
             raise ConfigurationError(f"{error.service} refuses: {error.reason}") from error
         except ProcessorError as error:
-            if str(error) != said:
-                said = str(error)
+            reason = error.reason if isinstance(error, OutageError) else str(error)
+            if reason != said:
+                said = reason
                 log.warning("Waiting for %s: %s", what, said)
             stop.wait(RETRY_SECONDS)
         else:
@@ -46,18 +47,17 @@ def persist[T](step: Callable[[], T], what: str, stop: Stop) -> T | None:
 
 
 def expect_tables(engine: Engine, claims: PostgresClaims, results: PostgresResults) -> None:
-    """The tables are there, and the two statements that every batch needs fit them. Raises `OutageError` if not."""
-    if missing := missing_tables(engine):
-        raise OutageError("PostgreSQL", f"the tables {', '.join(missing)} are missing; run: alembic upgrade head")
-    try:
-        claims.check()
-        results.check()
-    except OutageError:
-        raise
-    except TransientError as error:
-        raise OutageError(
-            "PostgreSQL", f"the tables are not as expected ({error}); run: alembic upgrade head"
-        ) from error
+    """The tables are there, and the two statements that every batch needs fit them. Raises `ProcessorError` if not."""
+    if missing := ", ".join(missing_tables(engine)):
+        reason = f"the tables {missing} are missing; run: alembic upgrade head"
+        if schemas := ", ".join(hiding_schemas(engine)):
+            reason = (
+                f"the tables {missing} are in the schema {schemas}, which this user may not use (GRANT USAGE ON SCHEMA)"
+                " or does not look into (search_path)"
+            )
+        raise OutageError("PostgreSQL", reason, answers=True)
+    claims.check()
+    results.check()
 
 
 def look_at_graph(graph: Neo4JDatabase, stop: Stop) -> None:

@@ -37,45 +37,44 @@ $$;
 """
 
 # A job's row is updated once for all the segments of a statement: once for each would be quadratic, since every
-# update has to pass the versions that those before it have left.
+# update has to pass the versions that those before it have left. Nothing is joined: what a session's first such UPDATE
+# makes PostgreSQL believe of the number of rows would decide how the join is done for thousands. And only the old rows
+# are kept for the trigger, which have no result yet wherever a worker writes one.
 UNCOUNT = """
 DROP TRIGGER segment_task_uncount ON segment_task;
 
 CREATE OR REPLACE FUNCTION segment_task_uncount() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    uncounted record;
 BEGIN
-    IF NOT EXISTS (SELECT FROM new_rows WHERE status = 'QUEUED') THEN
+    IF NOT EXISTS (SELECT FROM old_rows WHERE status IN ('COMPLETED', 'FAILED')) THEN
         RETURN NULL;
     END IF;
-    WITH uncounted AS MATERIALIZED (
-        SELECT n.job_id,
-               count(*) FILTER (WHERE o.status = 'COMPLETED') AS completed,
-               count(*) FILTER (WHERE o.status = 'FAILED') AS failed
+    FOR uncounted IN EXECUTE $query$
+        SELECT job_id,
+               count(*) FILTER (WHERE status = 'COMPLETED') AS completed,
+               count(*) FILTER (WHERE status = 'FAILED') AS failed
         FROM old_rows o
-        JOIN new_rows n USING (task_id)
-        WHERE n.status = 'QUEUED' AND o.status IN ('COMPLETED', 'FAILED')
-        GROUP BY n.job_id
-    ), locked AS MATERIALIZED (
-        SELECT job_id FROM root_job
-        WHERE job_id IN (SELECT job_id FROM uncounted)
+        WHERE status IN ('COMPLETED', 'FAILED')
+          AND (SELECT status FROM segment_task t WHERE t.task_id = o.task_id) = 'QUEUED'
+        GROUP BY job_id
         ORDER BY job_id
-        FOR NO KEY UPDATE
-    )
-    UPDATE root_job j
-    SET completed_segments = j.completed_segments - u.completed,
-        failed_segments = j.failed_segments - u.failed,
-        status = 'IN_PROGRESS',
-        fresh_since = clock_timestamp(),
-        cancelled_at = NULL,
-        updated_at = clock_timestamp()
-    FROM locked
-    JOIN uncounted u USING (job_id)
-    WHERE j.job_id = locked.job_id;
+    $query$ LOOP
+        UPDATE root_job
+        SET completed_segments = completed_segments - uncounted.completed,
+            failed_segments = failed_segments - uncounted.failed,
+            status = 'IN_PROGRESS',
+            fresh_since = clock_timestamp(),
+            cancelled_at = NULL,
+            updated_at = clock_timestamp()
+        WHERE job_id = uncounted.job_id;
+    END LOOP;
     RETURN NULL;
 END
 $$;
 
 CREATE TRIGGER segment_task_uncount AFTER UPDATE ON segment_task
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+REFERENCING OLD TABLE AS old_rows
 FOR EACH STATEMENT EXECUTE FUNCTION segment_task_uncount();
 """
 

@@ -172,7 +172,9 @@ class PostgresClaims:
         self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, *, alone: bool = False
     ) -> list[ClaimAnswer]:
         """See `ClaimStore`; one round trip."""
-        rows = _CLAIM.run(self._engine, self._parameters(requests, tokens, lease_seconds, alone))
+        rows = _CLAIM.run(
+            self._engine, self._parameters(requests, tokens, lease_seconds, alone), lock_timeout_ms=LOCK_TIMEOUT_MS
+        )
         return [_answer(request, row) for request, row in zip(requests, rows, strict=True)]
 
     def check(self) -> None:

@@ -1,11 +1,13 @@
 """The engine: one pool a process, psycopg2 chosen explicitly, every wait bounded, errors in our own words.
 
 Invariant: each statement is a transaction of its own (autocommit); where several must be one, they are sent as one
-string, which PostgreSQL runs as one transaction in one round trip. Nothing connects before its first use.
+string, which PostgreSQL runs as one transaction in one round trip. Nothing that is set outlives its transaction: behind
+a pooler the next one belongs to somebody else. Nothing connects before its first use.
 """
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from app.errors import (
     OutageError,
     ProcessorError,
     RefusedError,
+    SchemaError,
     StatementTimeoutError,
     TransientError,
 )
@@ -32,16 +35,27 @@ POOL_TIMEOUT_SECONDS: Final = 10
 STATEMENT_TIMEOUT_MS: Final = 30_000
 LOCK_TIMEOUT_MS: Final = 10_000
 TCP_USER_TIMEOUT_MS: Final = 15_000
+TABLES: Final = ["root_job", "segment_task", "completion_outbox"]
 MAX_REPEATS: Final = 20
 """Repeats of a transaction that lost a deadlock or met a cut connection; none of them charges anything."""
 
+KEEPS_PLANS: Final = "keeps_plans"
+"""Of a connection's `info` and an engine's options: false where prepared statements are not found again."""
+
 _REPEATABLE: Final = frozenset({"40001", "40P01"})
+_NO_SUCH_PLAN: Final = frozenset({"26000", "42P05"})
+"""No such prepared statement; one of that name exists already: the server connection is not the one we prepared on."""
 _REFUSAL: Final = re.compile(
     r"authentication failed|no pg_hba.conf entry|(role|database) \S+ does not exist|no password supplied"
+    r"|permission denied for database"
 )
 """libpq gives no SQLSTATE for a connection that was refused, only words."""
-_SHUTTING_DOWN: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25006"})
+_CUT_OFF: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05"})
+_OTHER_TABLES: Final = frozenset({"42P01", "42703", "42704", "42804", "42846", "42883", "42P10"})
+"""A table, column, constraint or function that a statement of ours names is not there, or is of another type."""
 _TOO_LONG: Final = frozenset({"55P03", "57014"})
+
+_learning = threading.Lock()
 
 
 def make_engine(url: str, *, pool_size: int = 4, application_name: str = "segment-relationship-processor") -> Engine:
@@ -64,17 +78,15 @@ def make_engine(url: str, *, pool_size: int = 4, application_name: str = "segmen
             "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
         },
     )
-    event.listen(engine, "connect", _bound_waits)
+    event.listen(engine, "connect", _look_for_a_pooler)
     return engine
 
 
-def _bound_waits(connection: Any, _record: Any) -> None:
-    """Not through libpq's `options`: a pooler in front of PostgreSQL refuses those."""
+def _look_for_a_pooler(connection: Any, record: Any) -> None:
+    """A pooler invents the number of the server process that it tells a client, as every session shares the servers."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}; SET lock_timeout = {LOCK_TIMEOUT_MS};"
-            f" SET idle_in_transaction_session_timeout = {STATEMENT_TIMEOUT_MS}"
-        )
+        cursor.execute("SELECT pg_backend_pid()")
+        record.info[KEEPS_PLANS] = cursor.fetchone()[0] == connection.info.backend_pid
 
 
 def __getattr__(name: str) -> Any:
@@ -88,11 +100,15 @@ def __getattr__(name: str) -> Any:
 
 
 def run(
-    engine: Engine, sql: str | Callable[[Connection], str], parameters: Mapping[str, Any] | None = None
+    engine: Engine,
+    sql: str | Callable[[Connection], str],
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
 ) -> list[Any]:
     """Run `sql` (one or several statements) as one transaction and return the last statement's rows.
 
-    A function is asked for the text that suits the connection.
+    A function is asked for the text that suits the connection. A wait for one lock ends after `lock_timeout_ms`.
 
     A lost deadlock, a serialisation failure and a connection that was cut are repeated here: every statement of
     ours is conditional on the state that it finds, so that a repeat of one that had committed changes nothing.
@@ -102,33 +118,73 @@ def run(
     for repeat in range(MAX_REPEATS):
         try:
             with engine.connect() as connection:
-                text = sql if isinstance(sql, str) else sql(connection)
+                text = bounds(lock_timeout_ms) + (sql if isinstance(sql, str) else sql(connection))
                 result = connection.exec_driver_sql(text, dict(parameters or {}))
                 return list(result.all()) if result.returns_rows else []
         except SQLAlchemyError as error:
             code = sqlstate(error)
             lost = isinstance(error, DBAPIError) and (error.connection_invalidated or code == "57P01")
             cut += lost
-            if (code in _REPEATABLE and repeat < MAX_REPEATS - 1) or (lost and cut == 1):
+            if code in _NO_SUCH_PLAN:
+                _stop_keeping_plans(engine)
+            repeatable = code in _REPEATABLE or code in _NO_SUCH_PLAN
+            if (repeatable and repeat < MAX_REPEATS - 1) or (lost and cut == 1):
                 log.debug("Repeating a transaction after %s", code or "a cut connection")
                 continue
             raise translate(error) from error
     raise AssertionError("unreachable: the last repeat returns or raises")
 
 
+def bounds(lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> str:
+    """What each string begins with, so that every wait ends; it is forgotten with the transaction.
+
+    Not through libpq's `options`, which a pooler in front of PostgreSQL refuses.
+    """
+    return f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}; SET LOCAL lock_timeout = {lock_timeout_ms};\n"
+
+
+def keeps_plans(connection: Connection) -> bool:
+    """Whether what is prepared on `connection` is found there again."""
+    return bool(connection.info.get(KEEPS_PLANS) and connection.get_execution_options().get(KEEPS_PLANS, True))
+
+
+def _stop_keeping_plans(engine: Engine) -> None:
+    """For all threads at once: those that are being refused at this moment repeat without, too."""
+    with _learning:
+        if not engine.get_execution_options().get(KEEPS_PLANS, True):
+            return
+        engine.update_execution_options(**{KEEPS_PLANS: False})
+    log.info("This PostgreSQL keeps no prepared statements, a pooler is in between: they are sent as text")
+
+
 def ping(engine: Engine) -> None:
-    """Ask whether PostgreSQL answers and takes writes. Raises `OutageError`."""
-    if run(engine, "SELECT pg_is_in_recovery()")[0][0]:
-        raise OutageError(SERVICE, "it is a read-only standby")
+    """Ask whether PostgreSQL answers and would take a write now. Raises `OutageError`."""
+    is_standby, only_reads = run(engine, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool")[
+        0
+    ]
+    if is_standby:
+        raise OutageError(SERVICE, "it is a read-only standby", answers=True)
+    if only_reads:
+        raise OutageError(SERVICE, "it only reads (default_transaction_read_only is on)", answers=True)
 
 
 def missing_tables(engine: Engine) -> list[str]:
     """Which of our tables are not there; all of them before ``alembic upgrade head``. Raises `OutageError`."""
-    names = ["root_job", "segment_task", "completion_outbox"]
     rows = run(
         engine,
         "SELECT name FROM unnest(%(names)s::text[]) AS n (name) WHERE to_regclass(name) IS NULL",
-        {"names": names},
+        {"names": TABLES},
+    )
+    return [row[0] for row in rows]
+
+
+def hiding_schemas(engine: Engine) -> list[str]:
+    """Schemas that hold tables of these names which this user does not see or may not. Raises `OutageError`."""
+    rows = run(
+        engine,
+        "SELECT DISTINCT relnamespace::regnamespace::text FROM pg_class"
+        " WHERE relname = ANY(%(names)s) AND relkind IN ('r', 'p') AND NOT pg_table_is_visible(oid) ORDER BY 1",
+        {"names": TABLES},
     )
     return [row[0] for row in rows]
 
@@ -141,8 +197,14 @@ def translate(error: SQLAlchemyError) -> ProcessorError:
         return TransientError("no PostgreSQL connection was free in time")
     if code is None and _REFUSAL.search(reason):
         return RefusedError(SERVICE, reason)
-    if code is None or code[:2] in {"08", "53", "28", "3D"} or code in _SHUTTING_DOWN:
+    if code is None or code[:2] in {"08", "28", "3D"} or code in _CUT_OFF:
         return OutageError(SERVICE, reason)
+    if code in _OTHER_TABLES:
+        return SchemaError(
+            SERVICE, f"the tables are not as expected ({reason}); run: alembic upgrade head", answers=True
+        )
+    if code[:2] in {"42", "53", "58"} or code == "25006":
+        return OutageError(SERVICE, f"{reason} ({code})", answers=True)
     if code[:2] in {"22", "23", "54"}:
         return DataError(f"PostgreSQL refuses a value ({code}): {reason}")
     if code in _TOO_LONG:

@@ -2,10 +2,9 @@
 
 Invariant: the same statements in the same order as the plain text, in one round trip; only that they are planned once
 a connection and not once a batch, which is half of what they cost. A pooler that gives each transaction another
-server connection knows no prepared statements: then the plain text is sent from then on.
+server connection knows no prepared statements: then the plain text is sent.
 """
 
-import logging
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -13,20 +12,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 
-from app.db.postgres import run, sqlstate
-from app.errors import TransientError
-
-log = logging.getLogger(__name__)
+from app.db.postgres import LOCK_TIMEOUT_MS, bounds, keeps_plans, run
 
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s(::\w+(?:\[\])?)?")
-_NOT_OURS: Final = frozenset({"26000", "42P05"})
-"""No such prepared statement; one of that name exists already: the server connection is not the one we prepared on."""
 
 # Every lookup here is by key. A plan that was made while the tables were still empty would scan them, and would be kept
-# when they have grown; so the plans that only suit small tables are ruled out.
+# when they have grown; so the plans that only suit small tables are ruled out, whenever PostgreSQL plans anew.
 _BY_KEY: Final = (
-    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
-    " SET enable_hashjoin = off; SET enable_mergejoin = off"
+    "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off;"
+    " SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; "
 )
 
 
@@ -40,31 +34,24 @@ class Prepared:
         self._sql = sql
         self._name = "srp_" + blake2b(sql.encode(), digest_size=6).hexdigest()
         statements = [_number(text.strip()) for text in sql.split(";\n\n")]
-        self._prepare = ";\n".join(
-            [_BY_KEY, *(f"PREPARE {self._name}_{at} AS {text}" for at, (text, _) in enumerate(statements))]
+        self._prepare = ";\n".join(f"PREPARE {self._name}_{at} AS {text}" for at, (text, _) in enumerate(statements))
+        self._execute = _BY_KEY + "; ".join(
+            f"EXECUTE {self._name}_{at}" + (f"({', '.join(arguments)})" if arguments else "")
+            for at, (_, arguments) in enumerate(statements)
         )
-        self._execute = "; ".join(
-            f"EXECUTE {self._name}_{at}({', '.join(arguments)})" for at, (_, arguments) in enumerate(statements)
-        )
-        self._is_plain = False
 
-    def run(self, engine: Engine, parameters: Mapping[str, Any]) -> list[Any]:
+    def run(
+        self, engine: Engine, parameters: Mapping[str, Any], *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+    ) -> list[Any]:
         """The last statement's rows. Raises as `app.db.postgres.run`."""
-        try:
-            return run(engine, self._text_for, parameters)
-        except TransientError as error:
-            if self._is_plain or sqlstate(error.__cause__) not in _NOT_OURS:
-                raise
-        log.info("This PostgreSQL keeps no prepared statements, a pooler is in between: they are sent as text")
-        self._is_plain = True
-        return run(engine, self._text_for, parameters)
+        return run(engine, self._text_for, parameters, lock_timeout_ms=lock_timeout_ms)
 
     def _text_for(self, connection: Connection) -> str:
         """What to send on this connection, on which the statements are prepared the first time."""
-        if self._is_plain:
+        if not keeps_plans(connection):
             return self._sql
         if self._name not in connection.info:
-            connection.exec_driver_sql(self._prepare)
+            connection.exec_driver_sql(bounds() + self._prepare)
             connection.info[self._name] = True
         return self._execute
 

@@ -129,7 +129,7 @@ class PostgresResults:
         """
         if not endings:
             return Settled(frozenset())
-        rows = _SETTLE.run(self._engine, _parameters(endings))
+        rows = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=LOCK_TIMEOUT_MS)
         announcements = {
             row.job_id: Announcement(row.job_id, row.manifestation_id, row.lease_token)
             for row in rows

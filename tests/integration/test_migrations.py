@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from app.db.postgres import make_engine, run
@@ -47,6 +50,79 @@ def test_up_down_up_and_nothing_left_to_do(bare_postgres_url: str) -> None:
     assert schema(bare_postgres_url) == first
     check = migrate(bare_postgres_url, "check")
     assert (check.returncode, "No new upgrade operations" in check.stdout + check.stderr) == (0, True)
+
+
+ROWS_OF_0001 = """
+INSERT INTO root_job (job_id, manifestation_id, total_segments, completed_segments, failed_segments, status)
+VALUES ('00000000-0000-0000-0000-000000000001', 'M', 5, 1, 1, 'IN_PROGRESS');
+INSERT INTO segment_task (job_id, segment_id, status, created_at, last_sent_at, send_count)
+SELECT '00000000-0000-0000-0000-000000000001', id, status, '2026-01-01 00:00+00', sent_at::timestamptz, sends
+FROM (VALUES ('new', 'QUEUED', NULL, 0), ('sent', 'IN_PROGRESS', '2026-01-01 01:00+00', 2),
+             ('often', 'RETRYING', '2026-01-01 01:00+00', 60), ('done', 'COMPLETED', NULL, 0),
+             ('lost', 'FAILED', NULL, 0)) AS v (id, status, sent_at, sends)
+"""
+ENDINGS = "UPDATE segment_task SET status = 'QUEUED' WHERE status IN ('COMPLETED', 'FAILED')"
+
+
+def test_a_database_with_work_in_it_goes_up_and_down_and_up(bare_postgres_url: str) -> None:
+    """What is unfinished is sent again when the sweep of before would have, and requeueing counts right in both."""
+    url = bare_postgres_url
+    assert migrate(url, "upgrade", "0001").returncode == 0
+    old = schema(url)
+    engine = make_engine(url, pool_size=1)
+    run(engine, ROWS_OF_0001)
+    assert migrate(url, "upgrade", "head").returncode == 0
+    new = schema(url)
+    assert run(
+        engine,
+        "SELECT segment_id, next_send_at - '2026-01-01 00:00+00'::timestamptz, claimed_alone, settled_token"
+        " FROM segment_task ORDER BY segment_id",
+    ) == [
+        ("done", None, False, None),
+        ("lost", None, False, None),
+        ("new", timedelta(minutes=15), False, None),
+        ("often", timedelta(minutes=60 + 15 * 2**10), False, None),
+        ("sent", timedelta(minutes=60 + 15 * 4), False, None),
+    ]
+    assert migrate(url, "downgrade", "0001").returncode == 0
+    assert schema(url) == old
+    counters = "SELECT completed_segments, failed_segments, status FROM root_job"
+    assert run(engine, ENDINGS + "; " + counters) == [(0, 0, "IN_PROGRESS")]
+    assert migrate(url, "upgrade", "head").returncode == 0
+    assert schema(url) == new
+    run(engine, "UPDATE segment_task SET status = 'COMPLETED'; UPDATE root_job SET completed_segments = 5")
+    assert run(engine, ENDINGS + "; " + counters) == [(0, 0, "IN_PROGRESS")]
+    assert run(engine, "SELECT count(*) FROM segment_task WHERE next_send_at IS NULL") == [(0,)]
+    engine.dispose()
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The only line that it said, having failed."""
+    assert done.returncode not in (0, None)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize("arguments", [("upgrade", "head"), ("current",), ("check",)], ids=" ".join)
+def test_postgres_that_does_not_answer_is_one_line(arguments: tuple[str, ...]) -> None:
+    said = one_line(migrate("postgresql://somebody:hunter2@127.0.0.1:1/segments", *arguments))
+    assert said.startswith("PostgreSQL does not answer: ")
+    assert "hunter2" not in said
+
+
+def test_postgres_that_refuses_is_one_line(bare_postgres_url: str) -> None:
+    said = one_line(migrate(bare_postgres_url.replace("@", "wrong@", 1), "upgrade", "head"))
+    assert "password authentication failed" in said
+    missing = bare_postgres_url.rsplit("/", 1)[0] + "/no_such_database"
+    assert "does not exist" in one_line(migrate(missing, "upgrade", "head"))
+
+
+def test_postgres_that_only_reads_is_one_line(bare_postgres_url: str) -> None:
+    engine = make_engine(bare_postgres_url, pool_size=1)
+    run(engine, f'ALTER DATABASE "{engine.url.database}" SET default_transaction_read_only = on')
+    engine.dispose()
+    assert "25006" in one_line(migrate(bare_postgres_url, "upgrade", "head"))
 
 
 @pytest.mark.parametrize("table", ["root_job", "segment_task", "completion_outbox"])
@@ -111,3 +187,12 @@ def test_the_statements_can_be_printed_without_a_database() -> None:
     assert done.returncode == 0
     assert "CREATE TABLE root_job" in done.stdout
     assert "CREATE TRIGGER segment_task_requeue" in done.stdout
+
+
+def test_the_printed_statements_do_the_same(bare_postgres_url: str, postgres_url: str) -> None:
+    printed = migrate("postgresql://nobody@localhost:1/nothing", "upgrade", "head", "--sql").stdout
+    with closing(psycopg2.connect(bare_postgres_url)) as session, session.cursor() as cursor:
+        session.autocommit = True
+        cursor.execute(printed)
+    assert schema(bare_postgres_url) == schema(postgres_url)
+    assert migrate("postgresql://nobody@localhost:1/nothing", "downgrade", "head:0001", "--sql").returncode == 0

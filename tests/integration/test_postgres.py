@@ -9,8 +9,12 @@ import pytest
 from sqlalchemy import Engine
 
 from app.db import postgres
+from app.db.claims import PostgresClaims
 from app.db.postgres import make_engine, missing_tables, ping, run
-from app.errors import DataError, OutageError, TransientError
+from app.db.results import PostgresResults
+from app.errors import ConfigurationError, DataError, OutageError, SchemaError, StatementTimeoutError, TransientError
+from app.startup import expect_tables, persist
+from app.stopping import Stop
 from tests.worker import wait_until
 
 BEHIND = "SELECT pid FROM pg_stat_activity WHERE %(pid)s = ANY(pg_blocking_pids(pid))"
@@ -102,9 +106,16 @@ def test_a_connection_cut_twice_is_an_outage(engine: Engine, start: Callable[...
         ("SELECT 9223372036854775807 + 1", DataError),
         ("DO $$BEGIN RAISE 'x' USING errcode = '54000'; END$$", DataError),
         ("DO $$BEGIN RAISE 'x' USING errcode = '23514'; END$$", DataError),
-        ("DO $$BEGIN RAISE 'x' USING errcode = '57014'; END$$", TransientError),
-        ("DO $$BEGIN RAISE 'x' USING errcode = '55P03'; END$$", TransientError),
-        ("SELECT no_such_column", TransientError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '57014'; END$$", StatementTimeoutError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '55P03'; END$$", StatementTimeoutError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = 'XX000'; END$$", TransientError),
+        ("SELECT no_such_column", SchemaError),
+        ("SELECT 1 FROM no_such_table", SchemaError),
+        ("SELECT no_such_function()", SchemaError),
+        ("SELECT FROM FROM", OutageError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '42501'; END$$", OutageError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '53100'; END$$", OutageError),
+        ("DO $$BEGIN RAISE 'x' USING errcode = '58030'; END$$", OutageError),
         ("DO $$BEGIN RAISE 'x' USING errcode = '57P03'; END$$", OutageError),
         ("DO $$BEGIN RAISE 'x' USING errcode = '53300'; END$$", OutageError),
         ("DO $$BEGIN RAISE 'x' USING errcode = '25006'; END$$", OutageError),
@@ -116,9 +127,32 @@ def test_the_kind_of_a_failure_is_told_by_its_sqlstate(engine: Engine, sql: str,
     assert type(raised.value) is kind
 
 
-def test_a_wait_for_a_lock_is_bounded(engine: Engine) -> None:
-    (row,) = run(engine, "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
-    assert tuple(row) == ("10s", "30s")
+def test_every_wait_is_bounded(engine: Engine) -> None:
+    limits = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+    assert run(engine, limits) == [("10s", "30s")]
+    assert run(engine, "SELECT 1; " + limits, lock_timeout_ms=250) == [("250ms", "30s")]
+
+
+def test_a_wait_for_a_lock_ends(engine: Engine) -> None:
+    with engine.connect() as holder:
+        holder.exec_driver_sql("SELECT pg_advisory_lock(3)")
+        with pytest.raises(StatementTimeoutError, match="55P03"):
+            run(engine, "SELECT 1; SELECT pg_advisory_xact_lock(3)", lock_timeout_ms=50)
+        holder.exec_driver_sql("SELECT pg_advisory_unlock(3)")
+
+
+def test_nothing_that_is_set_outlives_its_transaction(postgres_url: str) -> None:
+    """Behind a pooler the next transaction on this connection is a stranger's."""
+    engine = make_engine(postgres_url, pool_size=1)
+    run(engine, "SELECT 1", lock_timeout_ms=250)
+    PostgresClaims(engine, "worker", 5).check()
+    PostgresResults(engine).check()
+    with pytest.raises(DataError):
+        run(engine, "SELECT 1 / 0")
+    with engine.connect() as connection:
+        changed = connection.exec_driver_sql("SELECT name, setting FROM pg_settings WHERE source = 'session'").all()
+    engine.dispose()
+    assert changed == []
 
 
 def test_a_refused_result_is_not_shown(engine: Engine) -> None:
@@ -153,6 +187,89 @@ def test_a_standby_that_only_reads_is_down(engine: Engine) -> None:
     engine.dispose()
     with pytest.raises(OutageError, match="read-only"):
         ping(engine)
+
+
+def test_a_server_that_only_reads_is_down(engine: Engine) -> None:
+    name = engine.url.database
+    run(engine, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    engine.dispose()
+    with pytest.raises(OutageError, match="only reads"):
+        ping(engine)
+    with pytest.raises(OutageError, match=r"does not do its work: .*25006"):
+        run(engine, "SELECT 1; INSERT INTO root_job (manifestation_id, total_segments) VALUES ('M', 1)")
+    run(engine, f'SET LOCAL transaction_read_only = off; ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    engine.dispose()
+    ping(engine)
+
+
+@pytest.fixture
+def role(engine: Engine) -> Iterator[Callable[[], Engine]]:
+    """Makes engines of a user without any right of its own; its name is `somebody`."""
+    run(engine, "DROP ROLE IF EXISTS somebody; CREATE ROLE somebody LOGIN PASSWORD 'secret'")
+    engines: list[Engine] = []
+
+    def make() -> Engine:
+        url = engine.url.set(username="somebody", password="secret").render_as_string(hide_password=False)
+        engines.append(make_engine(url, pool_size=1))
+        return engines[-1]
+
+    yield make
+    for each in engines:
+        each.dispose()
+    run(engine, "DROP OWNED BY somebody; DROP ROLE somebody")
+
+
+def what_the_start_says(engine: Engine) -> str:
+    with pytest.raises(OutageError) as raised:
+        expect_tables(engine, PostgresClaims(engine, "worker", 5), PostgresResults(engine))
+    assert "does not answer" not in str(raised.value)
+    return raised.value.reason
+
+
+def test_a_right_that_is_missing_is_named_and_no_migration_advised(engine: Engine, role: Callable[[], Engine]) -> None:
+    somebody = role()
+    assert what_the_start_says(somebody) == "permission denied for table segment_task (42501)"
+    run(engine, "GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA public TO somebody")
+    assert what_the_start_says(somebody) == "permission denied for table completion_outbox (42501)"
+    run(engine, "GRANT ALL ON ALL TABLES IN SCHEMA public TO somebody; REVOKE USAGE ON SCHEMA public FROM public")
+    said = what_the_start_says(somebody)
+    assert "are in the schema public" in said
+    assert "GRANT USAGE" in said
+    assert "alembic" not in said
+
+
+def test_a_database_that_may_not_be_entered_is_refused(engine: Engine, role: Callable[[], Engine]) -> None:
+    run(engine, f'REVOKE CONNECT ON DATABASE "{engine.url.database}" FROM public')
+    with pytest.raises(ConfigurationError, match=r"PostgreSQL refuses: .*permission denied for database"):
+        persist(lambda: ping(role()), "PostgreSQL", Stop())
+
+
+def test_tables_of_another_version_are_waited_for_by_what_they_lack(engine: Engine) -> None:
+    run(engine, "ALTER TABLE segment_task RENAME COLUMN claim_token TO token")
+    said = what_the_start_says(engine)
+    assert "claim_token does not exist" in said
+    assert said.endswith("run: alembic upgrade head")
+
+
+def test_a_table_that_is_locked_is_not_said_to_be_another(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "STATEMENT_TIMEOUT_MS", 100)
+    with engine.connect() as holder:
+        holder.exec_driver_sql("BEGIN; LOCK TABLE segment_task IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StatementTimeoutError) as raised:
+            expect_tables(engine, PostgresClaims(engine, "worker", 5), PostgresResults(engine))
+        holder.exec_driver_sql("ROLLBACK")
+    assert "alembic" not in str(raised.value)
+
+
+def test_waiting_says_the_reason_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    stop = Stop()
+
+    def step() -> None:
+        stop.set()
+        raise OutageError("PostgreSQL", "it is full", answers=True)
+
+    assert persist(step, "PostgreSQL", stop) is None
+    assert [record.getMessage() for record in caplog.records] == ["Waiting for PostgreSQL: it is full"]
 
 
 def test_missing_tables_are_named(engine: Engine) -> None:

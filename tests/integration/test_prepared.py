@@ -1,9 +1,14 @@
 """Kept plans: the same answers as the plain text, planned once a connection, and a way round a pooler."""
 
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 from sqlalchemy import Engine
 
-from app.db.postgres import run
+from app.db.postgres import make_engine, run
 from app.db.prepared import Prepared
 from app.errors import DataError
 
@@ -49,6 +54,60 @@ def test_on_another_server_connection_the_plain_text_is_sent(engine: Engine) -> 
     assert pair.run(engine, values) == [(10, ["x"], True)]
     assert prepared_names(engine) == set()
     assert pair.run(engine, values) == [(10, ["x"], True)]
+
+
+def test_lanes_that_are_refused_at_once_all_repeat(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """As behind a pooler that passes the server's process number on: what one learns all know, and nobody fails."""
+    caplog.set_level(logging.INFO, "app.db.postgres")
+    pair, other = Prepared(PAIR), Prepared("SELECT 1;\n\nSELECT %(number)s::int")
+    values = {"number": 1, "names": ["x"], "again": 1}
+    lanes = 8
+    together = threading.Barrier(lanes)
+
+    def lane(_: int) -> list[Any]:
+        with engine.connect() as connection:  # so that each has one of its own
+            together.wait(60)
+            connection.exec_driver_sql("SELECT 1")
+        pair.run(engine, values)
+        together.wait(60)
+        run(engine, "DEALLOCATE ALL")
+        together.wait(60)
+        return pair.run(engine, values)
+
+    with ThreadPoolExecutor(lanes) as threads:
+        assert list(threads.map(lane, range(lanes))) == [[(10, ["x"], True)]] * lanes
+    assert other.run(engine, {"number": 5}) == [(5,)]
+    assert prepared_names(engine) == set()
+    assert caplog.text.count("keeps no prepared statements") == 1
+
+
+def test_a_statement_prepared_by_another_is_no_failure(postgres_url: str) -> None:
+    """The other refusal: a server connection on which another of our connections has prepared."""
+    engine = make_engine(postgres_url, pool_size=1)
+    values = {"number": 1, "names": ["x"], "again": 1}
+    Prepared(PAIR).run(engine, values)
+    with engine.connect() as connection:
+        forgotten = [name for name in connection.info if name.startswith("srp_")]
+        for name in forgotten:
+            del connection.info[name]
+    assert len(forgotten) == 1
+    assert Prepared(PAIR).run(engine, values) == [(10, ["x"], True)]
+    engine.dispose()
+
+
+def test_plans_that_suit_small_tables_are_ruled_out_while_it_runs_and_no_longer(postgres_url: str) -> None:
+    engine = make_engine(postgres_url, pool_size=1)
+    names = ("plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+    shown = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+    assert Prepared("SELECT 1;\n\n" + shown).run(engine, {}) == [("force_generic_plan", "off", "off", "off")]
+    assert run(engine, shown) == [("auto", "on", "on", "on")]
+    engine.dispose()
+
+
+def test_a_lock_time_out_of_one_s_own_is_kept(engine: Engine) -> None:
+    shown = Prepared("SELECT 1;\n\nSELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+    assert shown.run(engine, {}) == [("10s", "30s")]
+    assert shown.run(engine, {}, lock_timeout_ms=300) == [("300ms", "30s")]
 
 
 def test_a_reconnect_prepares_again(engine: Engine) -> None:

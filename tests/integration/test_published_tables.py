@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from sqlalchemy.exc import IntegrityError
 
 from app.db.claims import PostgresClaims
 from app.db.models import JOB_STATUSES, SEGMENT_STATUSES
+from app.db.postgres import make_engine, run
 from app.db.results import PostgresResults
 from app.ports import Claimed, Completed, Ending, Failed, Postponed, SegmentRequest
 from devstack import Stack
 from tests.asking import ask
 from tests.endstate import problems
 from tests.tables import Tables, migrated_database
+from tests.worker import wait_until
 
 OPERATORS_QUERY = (
     "SELECT job_id, manifestation_id, completed_segments, total_segments, status, updated_at FROM root_job"
@@ -167,6 +170,103 @@ def test_requeueing_many_at_once_counts_each(engine: Engine, tables: Tables) -> 
     assert {(job.completed_segments, job.failed_segments, job.status) for job in tables.jobs()} == {
         (0, 0, "IN_PROGRESS")
     }
+    assert problems(engine) == []
+
+
+WHOLE_JOB = """
+INSERT INTO root_job (job_id, manifestation_id, total_segments, completed_segments, status)
+VALUES (%(job)s, 'M', %(count)s, %(count)s, 'COMPLETED');
+INSERT INTO segment_task (job_id, segment_id, status, result_json)
+SELECT %(job)s::uuid, 's' || n, 'COMPLETED', '[]' FROM generate_series(1, %(count)s) AS n;
+INSERT INTO completion_outbox (job_id, manifestation_id, sent_at) VALUES (%(job)s, 'M', now());
+"""
+CHANGES = "; SELECT n_tup_upd FROM pg_stat_xact_user_tables WHERE relname = 'root_job'"
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Engine]:
+    """An engine of one connection, so that all of its statements are of one session."""
+    url = engine.url.render_as_string(hide_password=False)
+    session = make_engine(url, pool_size=1)
+    yield session
+    session.dispose()
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["at first", "after one of a single row"])
+def test_requeueing_a_whole_job_updates_it_once(tables: Tables, session: Engine, before: int) -> None:
+    """And in a time that grows with its rows, whatever was planned for the UPDATE before: one that grows with their
+    square does not end within PostgreSQL's time-out."""
+    small, large, rows = str(uuid.uuid4()), str(uuid.uuid4()), 20_000
+    run(session, WHOLE_JOB + "ANALYZE", {"job": large, "count": rows})
+    run(session, WHOLE_JOB, {"job": small, "count": 1})
+    for _ in range(before):
+        run(session, "UPDATE segment_task SET status = 'QUEUED' WHERE job_id = %(job)s", {"job": small})
+    requeue = "UPDATE segment_task SET status = 'QUEUED' WHERE job_id = %(job)s"
+    assert run(session, requeue + CHANGES, {"job": large}) == [(1,)]
+    job = tables.job(large)
+    assert (job.completed_segments, job.failed_segments, job.status) == (0, 0, "IN_PROGRESS")
+    assert run(session, "SELECT DISTINCT status FROM segment_task WHERE job_id = %(job)s", {"job": large}) == [
+        ("QUEUED",)
+    ]
+
+
+def test_requeueing_several_jobs_updates_each_that_counts_something_once(engine: Engine, tables: Tables) -> None:
+    jobs = [tables.add_job(*"abcdef") for _ in range(3)]
+    for job_id in jobs:
+        end(engine, job_id, "a", lambda claim: Failed(claim, "gone"))
+        end(engine, job_id, "b", lambda claim: Completed(claim, "[]"))
+        end(engine, job_id, "c", lambda claim: Completed(claim, "[]"))
+        end(engine, job_id, "d", lambda claim: Postponed(claim, "slow", 500.0))
+        claim(engine, job_id, "e")
+    other = tables.add_job(*"ab")
+    claim(engine, other, "a")
+    untouched = tables.job(other)
+    assert run(engine, "UPDATE segment_task SET status = 'QUEUED' WHERE segment_id <> 'c'" + CHANGES) == [(3,)]
+    assert {(tables.job(each).completed_segments, tables.job(each).failed_segments) for each in jobs} == {(1, 0)}
+    assert tables.job(other) == untouched
+    assert {row.status for row in tables.segments() if row.segment_id != "c"} == {"QUEUED"}
+    assert problems(engine) == []
+
+
+def test_an_update_that_only_passes_by_a_status_counts_nothing(engine: Engine, tables: Tables) -> None:
+    job_id = tables.add_job(*"ab")
+    end(engine, job_id, "a", lambda claim: Completed(claim, "[]"))
+    before = tables.job(job_id)
+    sql(engine, "UPDATE segment_task SET status = status, result_location = 'here'")
+    assert tables.job(job_id) == before
+    assert problems(engine) == []
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def test_requeueing_waits_for_what_is_being_counted_and_counts_on_from_there(engine: Engine, tables: Tables) -> None:
+    job_id = tables.add_job(*"abc")
+    end(engine, job_id, "a", lambda claim: Completed(claim, "[]"))
+    with engine.connect() as counting, ThreadPoolExecutor() as threads:
+        counting.exec_driver_sql(
+            "BEGIN; UPDATE segment_task SET status = 'COMPLETED' WHERE segment_id = 'b';"
+            " UPDATE root_job SET completed_segments = completed_segments + 1"
+        )
+        requeueing = threads.submit(sql, engine, REQUEUE, job=job_id)
+        wait_until(lambda: run(engine, WAITING) == [(1,)], "the operator's UPDATE to wait for the job")
+        counting.exec_driver_sql("COMMIT")
+        requeueing.result(timeout=60)
+    assert tables.job(job_id).completed_segments == 1
+    assert problems(engine) == []
+
+
+def test_settling_waits_for_a_requeueing_and_counts_on_from_there(engine: Engine, tables: Tables) -> None:
+    job_id = tables.add_job(*"abc")
+    end(engine, job_id, "a", lambda claim: Completed(claim, "[]"))
+    (running,) = claim(engine, job_id, "b")
+    with engine.connect() as operator, ThreadPoolExecutor() as threads:
+        operator.exec_driver_sql("BEGIN; UPDATE segment_task SET status = 'QUEUED' WHERE segment_id = 'a'")
+        settling = threads.submit(PostgresResults(engine).settle, [Completed(running, "[]")])
+        wait_until(lambda: run(engine, WAITING) == [(1,)], "settling to wait for the job")
+        operator.exec_driver_sql("COMMIT")
+        assert settling.result(timeout=60).task_ids == {running.task_id}
+    assert tables.job(job_id).completed_segments == 1
     assert problems(engine) == []
 
 

@@ -38,7 +38,7 @@ PASSED_ON = {
     ("app/db/postgres.py", "sql"),
     ("app/db/postgres.py", "text"),
     ("app/db/prepared.py", "self._text_for"),
-    ("app/db/prepared.py", "self._prepare"),
+    ("app/db/prepared.py", "bounds() + self._prepare"),
     ("app/db/jobs.py", "sql"),
     ("app/db/repairs.py", "sql"),
     ("app/neo4j_database.py", "query"),
