@@ -10,13 +10,17 @@ from sqlalchemy import Engine
 from tests.chaos.crew import Start
 from tests.chaos.faults import Happened
 from tests.chaos.verdict import read
+from tests.killer import PREFIX
 
 LEASE_SECONDS: Final = 10.0
 
-ARRIVALS: Final = "SELECT extract(epoch FROM created_at)::float8 AS at, count(*) AS n FROM segment_task GROUP BY 1"
-ENDINGS: Final = """
-SELECT extract(epoch FROM at)::float8 AS at, count(*) AS n FROM chaos_audit
-WHERE became IN ('COMPLETED', 'FAILED') GROUP BY 1
+ARRIVALS: Final = f"""
+SELECT extract(epoch FROM created_at)::float8 AS at, count(*) AS n FROM segment_task
+WHERE NOT starts_with(segment_id, '{PREFIX}') GROUP BY 1
+"""
+ENDINGS: Final = f"""
+SELECT extract(epoch FROM at)::float8 AS at, count(*) AS n FROM chaos_audit JOIN segment_task USING (task_id)
+WHERE became IN ('COMPLETED', 'FAILED') AND NOT starts_with(segment_id, '{PREFIX}') GROUP BY 1
 """
 TAKEOVERS: Final = """
 SELECT extract(epoch FROM at)::float8 AS at, old_worker, new_worker, new_attempts > old_attempts AS charged
@@ -33,7 +37,7 @@ RESENT: Final = "SELECT coalesce(sum(send_count), 0) AS n FROM segment_task"
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Nothing ended between the two moments although `waiting` segments wanted to."""
+    """Nothing ended between the two moments although `waiting` segments wanted to; killers do not count."""
 
     began: float
     ended: float
