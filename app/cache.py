@@ -213,7 +213,7 @@ class PageCache:
         if error is None:
             return flight.page.result()
         if isinstance(error, OutageError):
-            raise OutageError(error.service, error.reason) from error
+            raise type(error)(error.service, error.reason) from error
         return None
 
     def _fetch(
