@@ -27,6 +27,8 @@ from sqlalchemy import Engine
 from app.acknowledge import Acknowledger
 from app.budget import ByteBudget
 from app.cache import PageCache
+from app.charging import Charger
+from app.claiming import Claimer
 from app.completion import Housekeeper, Relay, Sweep
 from app.config import Settings, load_settings, refuse_same_queues
 from app.consumer import SimpleConsumer
@@ -190,15 +192,14 @@ def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: 
     )
     housekeeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, graph), parts.gate)
     parts.service = service = TaskService(
-        claims,
-        Settler(results, housekeeper, parts.gate),
+        Claimer(claims, lease_seconds=parts.heartbeat.lease_seconds),
         lambda starts: graph.relate(starts, pages),
+        Charger(settings.max_attempts),
+        Settler(results, housekeeper, parts.gate),
         parts.heartbeat,
         parts.gate,
         Room(parts.progress.mark),
         ByteBudget(RESULTS_BYTES, parts.progress.mark),
-        max_attempts=settings.max_attempts,
-        lease_seconds=parts.heartbeat.lease_seconds,
     )
     parts.helpers = (("heartbeat", parts.heartbeat), ("housekeeper", housekeeper))
     parts.is_idle = lambda: housekeeper.is_idle

@@ -28,7 +28,8 @@ from app.ports import (
     Settled,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("app.tasks")
+"""The service speaks with one name, whatever its parts."""
 
 OUTAGE_SECONDS: Final = 5.0
 """How soon a message that met an outage, or was given back, is visible again."""

@@ -5,85 +5,50 @@ been taken over is left alone: nothing written, nothing counted, no SQS call (sh
 """
 
 import logging
-import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Final, NamedTuple, assert_never
-from uuid import uuid4
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from app.budget import ByteBudget
+from app.charging import Charger, claim_fields, give_up, retry_seconds
+from app.claiming import Claimer
 from app.errors import (
     DataError,
     OutageError,
     PermanentError,
     ProcessorError,
-    StatementTimeoutError,
-    TransientError,
 )
 from app.logs import fields
 from app.outage import Gate
-from app.outcomes import Dead, Done, Hide, Leave, Outcome
+from app.outcomes import Dead, Hide, Outcome
 from app.ports import (
     Abandoned,
-    AlreadyCompleted,
-    AlreadyFailed,
     ClaimAnswer,
     Claimed,
-    ClaimStore,
     Completed,
     Ending,
-    Failed,
-    ForeignManifestation,
     GivenBack,
-    HeldElsewhere,
-    JobCancelled,
     Leases,
-    Postponed,
     Relate,
     Related,
     SegmentRequest,
     Suspect,
-    Unknown,
 )
 from app.room import Room
 from app.settling import OUTAGE_SECONDS, Settler
 from app.traversal import Start
+from app.unclaimed import lost, say, without_claim
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_SECONDS: Final = 5.0
-SLOWEST_RETRY_SECONDS: Final = 900.0
-UNKNOWN_FOR_SECONDS: Final = 120.0
-"""How long after its sending a message may wait for its producer to commit the row."""
-FIRST_UNKNOWN_SECONDS: Final = 5.0
-LOCKED_SECONDS: Final = 10.0
-"""How long a message waits whose row somebody has locked."""
 ONE_BY_ONE_SECONDS: Final = 120.0
 """How long one batch may go on segment by segment before the rest is given back."""
 CATCH_UP_SECONDS: Final = 5.0
 """How often what is owed is tried again while PostgreSQL answers."""
-CATCH_UP_LEASE_SECONDS: Final = 5.0
-"""Of a claim that is made again only to be given back."""
-MAX_UNANSWERED: Final = 16
-"""Claims of so many batches are asked for again when PostgreSQL is back; one a lane."""
 MAX_CHUNK_BYTES: Final = 1_000_000
 """Of results that are made, and stored, together."""
-MAX_ERROR_CHARS: Final = 2_000
 
 type Key = tuple[str, str, str]
-
-
-def retry_seconds(attempts: int, jitter: Callable[[], float] = random.random) -> float:
-    """Exponential backoff after attempt number `attempts` (1 is the first), half of it jitter; at most 15 min."""
-    longest = min(FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 30), SLOWEST_RETRY_SECONDS)
-    return longest * (0.5 + jitter() / 2)
-
-
-def unknown_seconds(age_seconds: float) -> float:
-    """How long to hide a message without a row: 5 s and then doubling (5, 10, 20, ...), told from its age alone."""
-    return FIRST_UNKNOWN_SECONDS + max(age_seconds, 0.0)
 
 
 class TaskService:
@@ -91,28 +56,24 @@ class TaskService:
 
     def __init__(
         self,
-        claims: ClaimStore,
-        settler: Settler,
+        claimer: Claimer,
         relate: Relate,
+        charger: Charger,
+        settler: Settler,
         leases: Leases,
         gate: Gate,
         room: Room,
         budget: ByteBudget,
-        *,
-        max_attempts: int,
-        lease_seconds: float,
     ) -> None:
-        """`budget`: of the results that are made and not stored yet. `lease_seconds`: from the receive of a message."""
-        self._claims = claims
+        """`budget`: of the results that are made and not stored yet."""
+        self._claimer = claimer
+        self._charge = charger.charge
         self._settler = settler
         self._relate_all = relate
         self._leases = leases
         self._gate = gate
         self._room = room
         self._budget = budget
-        self._max_attempts = max_attempts
-        self._lease_seconds = lease_seconds
-        self._unanswered: deque[tuple[Sequence[SegmentRequest], Sequence[str]]] = deque(maxlen=MAX_UNANSWERED)
         self._caught_up_at = time.monotonic()
 
     def process_segment_task(
@@ -151,12 +112,7 @@ class TaskService:
         Endings are written; a claim that was not answered is asked for again, and what it gives is given back.
         """
         self._settler.settle_owed()
-        while self._unanswered:
-            requests, tokens = self._unanswered[0]
-            answers = self._claims.claim(requests, tokens, CATCH_UP_LEASE_SECONDS)
-            self._settler.give_back([answer for answer in answers if isinstance(answer, Claimed)])
-            with suppress(IndexError):  # another thread may have caught up with it
-                self._unanswered.popleft()
+        self._claimer.ask_again(self._settler)
 
     def _catch_up_now_and_then(self) -> None:
         """What a lock has kept from being written is tried again beside the work; after an outage the probe does it."""
@@ -200,7 +156,7 @@ class TaskService:
         """A suspect, while this process works on nothing else: if it dies now, it was this segment."""
         if not self._gate.is_open:
             return {key: Hide(OUTAGE_SECONDS, "a service is down")}
-        _say(logging.INFO, request, "is worked on alone: its last run left no ending")
+        say(logging.INFO, request, "is worked on alone: its last run left no ending")
         try:
             (answer,) = self._try_claim_segment_task([request], received_at, alone=True)
         except ProcessorError as error:
@@ -217,43 +173,11 @@ class TaskService:
                 request.segment_id,
                 extra=fields(job_id=request.job_id, segment_id=request.segment_id),
             )
-        answers = self._claim(requests, [str(uuid4()) for _ in requests], received_at, alone=alone)
+        answers = self._claimer.claim(requests, received_at, alone=alone)
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Claimed):
                 _say_claimed(request, answer)
         return answers
-
-    def _claim(
-        self, requests: Sequence[SegmentRequest], tokens: Sequence[str], received_at: float, *, alone: bool
-    ) -> list[ClaimAnswer]:
-        """All together; where a locked row does not let them, job by job and then row by row."""
-        lease_seconds = received_at + self._lease_seconds - time.monotonic()
-        if lease_seconds <= 0:
-            raise TransientError("the messages waited too long to be claimed: their visibility is about to end")
-        try:
-            return self._claims.claim(requests, tokens, lease_seconds, alone=alone)
-        except OutageError:
-            self._unanswered.append((requests, tokens))
-            raise
-        except StatementTimeoutError as error:
-            if len(requests) == 1:
-                _say(logging.WARNING, requests[0], f"is locked by somebody: {error}")
-                return [HeldElsewhere(LOCKED_SECONDS)]
-        answers: dict[str, ClaimAnswer] = {}
-        for part in _parts(requests, tokens):
-            answers |= self._claim_part(part, received_at, alone=alone)
-        return [answers[token] for token in tokens]
-
-    def _claim_part(
-        self, part: Mapping[str, SegmentRequest], received_at: float, *, alone: bool
-    ) -> dict[str, ClaimAnswer]:
-        """By token. What fails here comes back and is told then: the other parts may have been claimed already."""
-        try:
-            answers = self._claim(list(part.values()), list(part), received_at, alone=alone)
-        except ProcessorError as error:
-            log.info("A part of a batch was not claimed and comes back: %s", error)
-            return dict.fromkeys(part, HeldElsewhere(LOCKED_SECONDS))
-        return dict(zip(part, answers, strict=True))
 
     def _not_claimed(self, error: ProcessorError) -> Outcome:
         if isinstance(error, OutageError):
@@ -276,12 +200,12 @@ class TaskService:
                     claims[key] = answer
                 case Abandoned(claim):
                     claims[key] = claim
-                    abandoned.append(_give_up(claim))
+                    abandoned.append(give_up(claim))
                 case _:
-                    outcomes[key] = _without_claim(groups[key], answer)
+                    outcomes[key] = without_claim(groups[key], answer)
         ended = self._work(list(claims.values()), abandoned)
         for key, claim in claims.items():
-            outcomes[key] = ended.get(claim.task_id) or _lost(claim)
+            outcomes[key] = ended.get(claim.task_id) or lost(claim)
         return outcomes
 
     def _work(self, claims: Sequence[Claimed], abandoned: Sequence[Ending]) -> dict[str, Outcome]:
@@ -315,7 +239,7 @@ class TaskService:
         if not held:
             return []
         for claim in held:
-            log.info("Processing segment %s for job %s", claim.segment_id, claim.job_id, extra=_fields(claim))
+            log.info("Processing segment %s for job %s", claim.segment_id, claim.job_id, extra=claim_fields(claim))
         try:
             answers = self._relate_all([_start(claim) for claim in held])
         except OutageError as error:
@@ -337,39 +261,6 @@ class TaskService:
             goes_on = self._gate.is_open and time.monotonic() < deadline
             endings += self._relate([claim]) if goes_on else [GivenBack(claim)]
         return endings
-
-    def _charge(self, claim: Claimed, error: Exception) -> Ending:
-        """What a failed attempt means for its segment."""
-        text = _printable(error)
-        if not isinstance(error, ProcessorError):
-            log.error(
-                "Segment %s of job %s met a bug", claim.segment_id, claim.job_id, exc_info=error, extra=_fields(claim)
-            )
-        if isinstance(error, PermanentError):
-            _say_failed(claim, text)
-            return Failed(claim, text)
-        if claim.attempts >= self._max_attempts:
-            log.error(
-                "Segment %s of job %s has failed %d times: %s",
-                claim.segment_id,
-                claim.job_id,
-                claim.attempts,
-                text,
-                extra=_fields(claim),
-            )
-            return Failed(claim, f"failed {claim.attempts} times, the last time with: {text}")
-        seconds = retry_seconds(claim.attempts)
-        log.warning(
-            "Segment %s of job %s failed, attempt %d of %d, again in %.0f s: %s",
-            claim.segment_id,
-            claim.job_id,
-            claim.attempts,
-            self._max_attempts,
-            seconds,
-            text,
-            extra=_fields(claim),
-        )
-        return Postponed(claim, text, seconds)
 
 
 class Walked(NamedTuple):
@@ -398,30 +289,6 @@ def _size_bytes(ended: "Ending | Walked") -> int:
     return ended.related.size_bytes if isinstance(ended, Walked) else 0
 
 
-def _parts(requests: Sequence[SegmentRequest], tokens: Sequence[str]) -> list[dict[str, SegmentRequest]]:
-    """The requests by their tokens, job by job, or one by one when they are of one job."""
-    jobs: dict[str, dict[str, SegmentRequest]] = {}
-    for request, token in zip(requests, tokens, strict=True):
-        jobs.setdefault(request.job_id, {})[token] = request
-    if len(jobs) > 1:
-        return list(jobs.values())
-    return [{token: request} for request, token in zip(requests, tokens, strict=True)]
-
-
-def _give_up(claim: Claimed) -> Ending:
-    text = f"abandoned {claim.attempts} times: its workers died on it"
-    _say_failed(claim, text)
-    return Failed(claim, text)
-
-
-def _say_failed(claim: Claimed, text: str) -> None:
-    log.error("Segment %s of job %s has failed: %s", claim.segment_id, claim.job_id, text, extra=_fields(claim))
-
-
-def _fields(claim: Claimed) -> dict[str, object] | None:
-    return fields(job_id=claim.job_id, segment_id=claim.segment_id, attempt=claim.attempts)
-
-
 def _key(request: SegmentRequest) -> Key:
     return request.job_id, request.segment_id, request.manifestation_id
 
@@ -441,7 +308,7 @@ def _start(claim: Claimed) -> Start:
 
 
 def _say_claimed(request: SegmentRequest, claim: Claimed) -> None:
-    log.info("Successfully claimed segment task %s", request.segment_id, extra=_fields(claim))
+    log.info("Successfully claimed segment task %s", request.segment_id, extra=claim_fields(claim))
     if (claim.start, claim.end) != (request.start, request.end):
         log.warning(
             "Segment %s of job %s: the message says [%d, %d), the row [%d, %d); the row's span counts",
@@ -451,64 +318,5 @@ def _say_claimed(request: SegmentRequest, claim: Claimed) -> None:
             request.end,
             claim.start,
             claim.end,
-            extra=_fields(claim),
+            extra=claim_fields(claim),
         )
-
-
-def _without_claim(request: SegmentRequest, answer: ClaimAnswer) -> Outcome:
-    """The outcome of an answer that gives no work; each with the one log line that names ids and reason."""
-    match answer:
-        case AlreadyCompleted():
-            _say(logging.INFO, request, "is already completed, this message is a duplicate")
-            return Done("already completed")
-        case JobCancelled():
-            _say(logging.INFO, request, "belongs to a cancelled job")
-            return Done("cancelled")
-        case AlreadyFailed(error):
-            _say(logging.WARNING, request, f"has already failed: {error}")
-            return Dead(error, recorded=True)
-        case HeldElsewhere(seconds):
-            _say(logging.INFO, request, f"is held, back in {seconds:.1f} s")
-            return Hide(seconds, "held")
-        case Unknown(age_seconds) if age_seconds < UNKNOWN_FOR_SECONDS:
-            seconds = unknown_seconds(age_seconds)
-            _say(logging.INFO, request, f"has no row yet, back in {seconds:.0f} s")
-            return Hide(seconds, "no row yet")
-        case Unknown(age_seconds):
-            reason = f"no job {request.job_id} with segment {request.segment_id!r} exists"
-            _say(logging.ERROR, request, f"is unknown {age_seconds:.0f} s after its message was sent")
-            return Dead(reason, recorded=False)
-        case ForeignManifestation(manifestation_id):
-            reason = f"manifestation_id: the job belongs to {manifestation_id!r}, not to {request.manifestation_id!r}"
-            _say(logging.ERROR, request, f"is poison: {reason}")
-            return Dead(reason, recorded=False)
-        case Claimed() | Abandoned() | Suspect():
-            raise AssertionError("these are worked on")
-    assert_never(answer)
-
-
-def _say(level: int, request: SegmentRequest, what: str) -> None:
-    log.log(
-        level,
-        "Segment %s of job %s %s",
-        request.segment_id,
-        request.job_id,
-        what,
-        extra=fields(job_id=request.job_id, segment_id=request.segment_id),
-    )
-
-
-def _lost(claim: Claimed) -> Outcome:
-    log.warning(
-        "The claim on segment %s of job %s is lost: another worker has it, nothing was written",
-        claim.segment_id,
-        claim.job_id,
-        extra=_fields(claim),
-    )
-    return Leave("the claim is lost")
-
-
-def _printable(error: Exception) -> str:
-    """Short, and without the characters that PostgreSQL refuses."""
-    text = str(error) if isinstance(error, ProcessorError) else f"{type(error).__name__}: {error}"
-    return text.replace("\x00", "\\x00").encode("utf-8", "replace").decode()[:MAX_ERROR_CHARS]

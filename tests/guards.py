@@ -181,14 +181,14 @@ GUARDS: Final = (
     ),
     Guard(
         "a locked row keeps no other from being claimed",
-        "app/tasks.py",
+        "app/claiming.py",
         "        for part in _parts(requests, tokens):\n            answers |=",
         "        for part in [dict(zip(tokens, requests, strict=True))]:\n            answers |=",
         "tests/unit/test_tasks_failures.py::test_a_locked_row_is_not_claimed_and_the_others_are",
     ),
     Guard(
         "a probe repeats the claim that failed",
-        "app/tasks.py",
+        "app/claiming.py",
         "            self._unanswered.append((requests, tokens))\n",
         "",
         "tests/unit/test_tasks_failures.py::test_a_probe_repeats_the_claim_that_failed",
@@ -304,7 +304,7 @@ GUARDS: Final = (
     ),
     Guard(
         "a held message is hidden, not deleted",
-        "app/tasks.py",
+        "app/unclaimed.py",
         'return Hide(seconds, "held")',
         'return Done("held")',
         "tests/unit/test_tasks.py::test_what_another_works_on_is_hidden_until_just_after_its_lease",
@@ -318,7 +318,7 @@ GUARDS: Final = (
     ),
     Guard(
         "a lost claim's message is left alone",
-        "app/tasks.py",
+        "app/unclaimed.py",
         'return Leave("the claim is lost")',
         'return Done("the claim is lost")',
         "tests/unit/test_tasks_failures.py::test_a_claim_lost_before_the_walk_is_not_walked",

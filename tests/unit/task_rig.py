@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from app.budget import ByteBudget
+from app.charging import Charger
+from app.claiming import Claimer
 from app.errors import DataError, OutageError, PermanentError, StatementTimeoutError
 from app.outage import Gate
 from app.outcomes import Outcome
@@ -147,15 +149,14 @@ class Rig:
 
     def make_service(self, gate: Gate) -> TaskService:
         return TaskService(
-            self.database,
-            Settler(self.database, self, gate),
+            Claimer(self.database, lease_seconds=LEASE_SECONDS),
             self.graph,
+            Charger(MAX_ATTEMPTS),
+            Settler(self.database, self, gate),
             self.leases,
             gate,
             self.room,
             self.budget,
-            max_attempts=MAX_ATTEMPTS,
-            lease_seconds=LEASE_SECONDS,
         )
 
     def submit(self, announcements: Sequence[Announcement]) -> None:
@@ -211,11 +212,7 @@ def outage(service: str = "PostgreSQL") -> OutageError:
 
 def messages(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
     """What the service has said, from `level` on."""
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.name in ("app.tasks", "app.settling") and record.levelno >= level
-    ]
+    return [record.getMessage() for record in caplog.records if record.name == "app.tasks" and record.levelno >= level]
 
 
 def _raise_next(errors: list[Exception | None]) -> None:

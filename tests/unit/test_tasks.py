@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.charging import retry_seconds
 from app.errors import PermanentError
 from app.outcomes import Dead, Done, Hide
-from app.tasks import retry_seconds, unknown_seconds
 from app.traversal import Start
+from app.unclaimed import unknown_seconds
 from tests.unit.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages
 
 
