@@ -96,7 +96,7 @@ class TaskService:
         if suspects:
             with self._room.alone():
                 for key in suspects:
-                    outcomes |= self._process_alone(key, groups[key], received_at)
+                    outcomes |= self._process_alone(key, groups[key])
         return [outcomes[_key(request)] for request in requests]
 
     def give_back(self, claims: Sequence[Claimed]) -> frozenset[str]:
@@ -152,13 +152,16 @@ class TaskService:
             suspects += its_suspects
         return outcomes, suspects
 
-    def _process_alone(self, key: Key, request: SegmentRequest, received_at: float) -> dict[Key, Outcome]:
-        """A suspect, while this process works on nothing else: if it dies now, it was this segment."""
+    def _process_alone(self, key: Key, request: SegmentRequest) -> dict[Key, Outcome]:
+        """A suspect, while this process works on nothing else: if it dies now, it was this segment.
+
+        Its lease counts from now: it may have waited for others, and the heartbeat has kept its message hidden.
+        """
         if not self._gate.is_open:
             return {key: Hide(OUTAGE_SECONDS, "a service is down")}
         say(logging.INFO, request, "is worked on alone: its last run left no ending")
         try:
-            (answer,) = self._try_claim_segment_task([request], received_at, alone=True)
+            (answer,) = self._try_claim_segment_task([request], time.monotonic(), alone=True)
         except ProcessorError as error:
             return {key: self._not_claimed(error)}
         return self._end({key: request}, {key: answer})

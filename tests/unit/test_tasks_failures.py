@@ -513,6 +513,16 @@ def test_a_suspect_waits_until_nobody_else_works(rig: Rig) -> None:
     assert rig.graph.calls == [[1], [2]]
 
 
+def test_a_suspect_that_had_to_wait_longer_than_a_lease_is_claimed_all_the_same(rig: Rig) -> None:
+    """Its message is kept hidden by the heartbeat."""
+    job_id = rig.add_job("1", "2")
+    rig.die_on(job_id, "2")
+    rig.graph.meanwhile = lambda: rig.until(lambda: False, seconds=0.3)
+    requests = [rig.request(job_id, name) for name in ("1", "2")]
+    assert rig.service.process(requests, age_seconds=LEASE_SECONDS - 0.2) == [Done()] * 2
+    assert rig.database.lease_seconds[-1] > LEASE_SECONDS - 30
+
+
 def test_suspects_wait_while_a_service_is_down(rig: Rig) -> None:
     job_id = rig.add_job("1", "2")
     rig.die_on(job_id, "2")
