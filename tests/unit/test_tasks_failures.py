@@ -13,7 +13,7 @@ from app.errors import DataError, PermanentError, TransientError
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.tasks import TaskService
-from tests.unit.task_rig import MAX_ATTEMPTS, Rig, messages, outage
+from tests.unit.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages, outage
 
 
 @pytest.fixture
