@@ -30,6 +30,8 @@ from tests.chaos.verdict import judge, read
 PROGRESS_SECONDS: Final = 15.0
 TEND_SECONDS: Final = 0.2
 START_LIMIT_SECONDS: Final = 60.0
+LONG_DRAIN_SECONDS: Final = 60.0
+"""Of peace, after which what is left is shown: it ends, as a rule, but what it waits for is worth knowing."""
 
 PROGRESS: Final = """
 SELECT (SELECT count(*) FROM root_job) AS jobs,
@@ -152,9 +154,13 @@ def _say_progress(crew: Crew, around: Surroundings, began: float) -> None:
 def _drain(crew: Crew, around: Surroundings, began: float, limit_seconds: float) -> bool:
     """Whether every job has ended, every completion is sent and the input queue is empty, within the limit."""
     deadline = time.monotonic() + limit_seconds
-    said = time.monotonic()
+    said = drain_began = time.monotonic()
+    has_shown = False
     while time.monotonic() < deadline:
         crew.tend()
+        if not has_shown and time.monotonic() - drain_began > LONG_DRAIN_SECONDS:
+            has_shown = True
+            _print_stuck(around, "still unfinished")
         row = read(around.admin, PROGRESS)[0]
         if row.jobs == row.jobs_ended and not row.unannounced and not around.segments.facts().messages:
             return True
@@ -165,8 +171,8 @@ def _drain(crew: Crew, around: Surroundings, began: float, limit_seconds: float)
     return False
 
 
-def _print_stuck(around: Surroundings) -> None:
-    print("stuck:", file=sys.stderr)
+def _print_stuck(around: Surroundings, what: str = "stuck") -> None:
+    print(f"{what}:", file=sys.stderr)
     for row in read(around.admin, STUCK):
         print("  " + ", ".join(f"{name} {value}" for name, value in row._mapping.items()), file=sys.stderr)
     print(f"  {around.segments.facts()} on the input queue", file=sys.stderr)
