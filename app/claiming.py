@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
-from app.errors import OutageError, ProcessorError, StatementTimeoutError, TransientError
+from app.errors import OutageError, ProcessorError, StatementTimeoutError
 from app.ports import ClaimAnswer, Claimed, ClaimStore, HeldElsewhere, SegmentRequest
 from app.settling import Settler
 from app.unclaimed import say
@@ -29,7 +29,10 @@ MAX_UNANSWERED: Final = 16
 
 
 class Claimer:
-    """Safe to share between threads. `lease_seconds`: how long a claim holds, from the receive of its message."""
+    """Safe to share between threads. `lease_seconds`: how long a claim holds, from the receive of its message.
+
+    A claim that waited in hand holds for half of that from now, since visibility is renewed at a third of its time-out.
+    """
 
     def __init__(self, claims: ClaimStore, *, lease_seconds: float) -> None:
         self._claims = claims
@@ -55,9 +58,8 @@ class Claimer:
         self, requests: Sequence[SegmentRequest], tokens: Sequence[str], received_at: float, *, alone: bool
     ) -> list[ClaimAnswer]:
         """All together; where a locked row does not let them, job by job and then row by row."""
-        lease_seconds = received_at + self._lease_seconds - time.monotonic()
-        if lease_seconds <= 0:
-            raise TransientError("the messages waited too long to be claimed: their visibility is about to end")
+        # What has waited here, for somebody's lock as a rule, was kept by the heartbeat's beats: for so long at least.
+        lease_seconds = max(received_at + self._lease_seconds - time.monotonic(), self._lease_seconds / 2)
         try:
             return self._claims.claim(requests, tokens, lease_seconds, alone=alone)
         except OutageError:

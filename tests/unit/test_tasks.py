@@ -220,12 +220,10 @@ def test_the_lease_counts_from_the_receive(rig: Rig) -> None:
     assert LEASE_SECONDS - 40.0 < lease_seconds <= LEASE_SECONDS - 10.0
 
 
-def test_what_waited_longer_than_a_lease_is_not_claimed(rig: Rig) -> None:
+def test_what_waited_in_hand_is_claimed_for_what_the_heartbeat_has_kept(rig: Rig) -> None:
     job_id = rig.add_job("3")
-    (outcome,) = rig.service.process([rig.request(job_id, "3")], age_seconds=LEASE_SECONDS)
-    assert isinstance(outcome, Hide)
-    assert rig.states(job_id, "3") == [("QUEUED", 0)]
-    assert rig.gate.is_open
+    assert rig.service.process([rig.request(job_id, "3")], age_seconds=LEASE_SECONDS + 100.0) == [Done()]
+    assert rig.database.lease_seconds == [LEASE_SECONDS / 2]
 
 
 def test_leases_are_kept_from_the_claim_to_the_end(rig: Rig) -> None:
