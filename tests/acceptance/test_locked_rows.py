@@ -17,8 +17,8 @@ from tests.killer_job import KillerJob
 from tests.worker import Worker, wait_until
 
 VISIBILITY_SECONDS = 5
-LOCKED_SECONDS = 20.0
-"""Longer than the worker waits for a lock, 10 s, and then its lease."""
+LOCKED_SECONDS = 12.0
+"""Longer than a claim or a settling waits for a lock, 5 s, and then a lease."""
 LIMIT_SECONDS = 150
 LOCKS = {
     "job": "SELECT 1 FROM root_job WHERE job_id = CAST(:job AS uuid) FOR UPDATE",
