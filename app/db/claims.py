@@ -154,8 +154,10 @@ JOIN unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[]) AS w (task_id, token)
 WHERE t.status = 'IN_PROGRESS'
 """
 
-LOCK_TIMEOUT_MS: Final = 5_000
-"""How long a claim waits for a row that somebody has locked; longer than any batch of ours holds one."""
+LONGEST_LOCK_WAIT_SECONDS: Final = 5.0
+LEASES_A_LOCK_WAIT: Final = 4
+"""How long a claim waits for a row that somebody has locked: longer than any batch of ours holds one, but no more than
+this part of its lease, so that the batch's other rows can still be claimed afterwards."""
 
 _CLAIM: Final = Prepared(CLAIM)
 
@@ -172,9 +174,9 @@ class PostgresClaims:
         self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, *, alone: bool = False
     ) -> list[ClaimAnswer]:
         """See `ClaimStore`; one round trip."""
-        rows = _CLAIM.run(
-            self._engine, self._parameters(requests, tokens, lease_seconds, alone), lock_timeout_ms=LOCK_TIMEOUT_MS
-        )
+        wait_seconds = min(LONGEST_LOCK_WAIT_SECONDS, lease_seconds / LEASES_A_LOCK_WAIT)
+        parameters = self._parameters(requests, tokens, lease_seconds, alone)
+        rows = _CLAIM.run(self._engine, parameters, lock_timeout_ms=max(1, int(wait_seconds * 1000)))
         return [_answer(request, row) for request, row in zip(requests, rows, strict=True)]
 
     def check(self) -> None:
