@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
-from app.errors import OutageError, ProcessorError, StatementTimeoutError
+from app.errors import DataError, OutageError, ProcessorError, StatementTimeoutError
 from app.ports import ClaimAnswer, Claimed, ClaimStore, HeldElsewhere, SegmentRequest
 from app.settling import Settler
 from app.unclaimed import say
@@ -27,6 +27,9 @@ CATCH_UP_LEASE_SECONDS: Final = 5.0
 MAX_UNANSWERED: Final = 16
 """Claims of so many batches are asked for again when PostgreSQL is back; one a lane."""
 
+type Unanswered = tuple[Sequence[SegmentRequest], Sequence[str]]
+"""Requests and their tokens."""
+
 
 class Claimer:
     """Safe to share between threads. `lease_seconds`: how long a claim holds, from the receive of its message.
@@ -37,7 +40,7 @@ class Claimer:
     def __init__(self, claims: ClaimStore, *, lease_seconds: float) -> None:
         self._claims = claims
         self._lease_seconds = lease_seconds
-        self._unanswered: deque[tuple[Sequence[SegmentRequest], Sequence[str]]] = deque(maxlen=MAX_UNANSWERED)
+        self._unanswered: deque[Unanswered] = deque(maxlen=MAX_UNANSWERED)
 
     def claim(
         self, requests: Sequence[SegmentRequest], received_at: float, *, alone: bool = False
@@ -46,13 +49,21 @@ class Claimer:
         return self._claim(requests, [str(uuid4()) for _ in requests], received_at, alone=alone)
 
     def ask_again(self, settler: Settler) -> None:
-        """What PostgreSQL did not answer: the same claims, given back at once. Raises `ProcessorError`."""
+        """What PostgreSQL did not answer: the same claims, given back at once. Raises `ProcessorError`.
+
+        A claim that is refused for its data, or meets somebody's lock, is answered.
+        """
         while self._unanswered:
-            requests, tokens = self._unanswered[0]
-            answers = self._claims.claim(requests, tokens, CATCH_UP_LEASE_SECONDS)
+            with suppress(IndexError, DataError, StatementTimeoutError):  # IndexError: another thread has just asked
+                self._ask_again(self._unanswered.popleft(), settler)
+
+    def _ask_again(self, unanswered: Unanswered, settler: Settler) -> None:
+        try:
+            answers = self._claims.claim(*unanswered, CATCH_UP_LEASE_SECONDS)
             settler.give_back([answer for answer in answers if isinstance(answer, Claimed)])
-            with suppress(IndexError):  # another thread may have caught up with it
-                self._unanswered.popleft()
+        except OutageError:
+            self._unanswered.appendleft(unanswered)
+            raise
 
     def _claim(
         self, requests: Sequence[SegmentRequest], tokens: Sequence[str], received_at: float, *, alone: bool

@@ -6,6 +6,7 @@ again, as long as the claim still stands, and never charged to the segment (shar
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -37,6 +38,9 @@ REFUSED_SECONDS: Final = 900.0
 """How long a segment waits whose every ending PostgreSQL refuses."""
 MAX_OWED_BYTES: Final = 16_000_000
 """Of results that wait for PostgreSQL; beyond that segments are given back and walked again."""
+
+AROUND_A_LOCK_SECONDS: Final = 15.0
+"""How long one try may go on giving back job by job what is owed."""
 
 type Charge = Callable[[Claimed, Exception], Ending]
 """What a failed attempt means for its segment."""
@@ -86,7 +90,10 @@ class Settler:
         return bool(self._owed)
 
     def settle_owed(self) -> None:
-        """Write what is owed: the very writes that failed. Raises `OutageError` or `TransientError` when they fail."""
+        """Write what is owed: the very writes that failed. Raises `OutageError` or `TransientError` when they fail.
+
+        What somebody has locked is no failure: it is owed on, without its result, and the rest is given back.
+        """
         with self._lock:
             owed, self._owed, self._owed_bytes = self._owed, [], 0
         if not owed:
@@ -96,11 +103,24 @@ class Settler:
         except DataError:
             self.give_back([ending.claim for ending in owed])
         except StatementTimeoutError:
-            self._owe([GivenBack(ending.claim) for ending in owed])  # what is locked must not keep results in memory
-            raise
+            self._give_back_around_a_lock([GivenBack(ending.claim) for ending in owed])
         except ProcessorError:
             self._owe(owed)
             raise
+
+    def _give_back_around_a_lock(self, endings: Sequence[Ending]) -> None:
+        deadline = time.monotonic() + AROUND_A_LOCK_SECONDS
+        for job in _by_job(endings):
+            try:
+                if time.monotonic() < deadline:
+                    self._results.settle(job)
+                    continue
+            except StatementTimeoutError:
+                pass
+            except ProcessorError:
+                self._owe(job)
+                raise
+            self._owe(job)
 
     def _write(self, endings: Sequence[Ending]) -> Settled:
         settled = self._results.settle(endings)
@@ -145,10 +165,7 @@ class Settler:
         self, endings: Sequence[Ending], charge: Charge, error: StatementTimeoutError
     ) -> dict[str, Outcome]:
         """Job by job, so that the others' are stored; what is locked is given back, which needs no job's lock."""
-        jobs = [
-            list(group)
-            for _, group in groupby(sorted(endings, key=attrgetter("claim.job_id")), attrgetter("claim.job_id"))
-        ]
+        jobs = _by_job(endings)
         if len(jobs) > 1:
             return _merged(self.settle(job, charge) for job in jobs)
         if not all(isinstance(ending, GivenBack) for ending in endings):
@@ -164,6 +181,11 @@ class Settler:
             return _merged(self.settle([ending], charge) for ending in endings)
         self._owe(endings)
         return _all(endings, Hide(OUTAGE_SECONDS, str(error)))
+
+
+def _by_job(endings: Sequence[Ending]) -> list[list[Ending]]:
+    job_of = attrgetter("claim.job_id")
+    return [list(group) for _, group in groupby(sorted(endings, key=job_of), job_of)]
 
 
 def _all(endings: Sequence[Ending], outcome: Outcome) -> dict[str, Outcome]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.errors import DataError, PermanentError, TransientError
+from app.errors import DataError, PermanentError, StatementTimeoutError, TransientError
 from app.outage import Gate
 from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.tasks import TaskService
@@ -441,6 +441,30 @@ def test_a_row_locked_while_it_is_worked_on_is_owed_and_given_back(rig: Rig) -> 
     rig.database.locked.clear()
     rig.service.catch_up()
     assert rig.states(job_id, "1") == [("QUEUED", 0)]
+
+
+def test_what_is_owed_beside_a_locked_row_is_given_back_and_the_probe_succeeds(rig: Rig) -> None:
+    """A lock is no outage."""
+    first, second = rig.add_job("1"), rig.add_job("2")
+    rig.database.settle_errors = [outage()]
+    requests = [rig.request(first, "1"), rig.request(second, "2")]
+    assert rig.service.process(requests) == [Hide(5.0, ANY)] * 2
+    rig.database.locked = {"1"}
+    rig.service.catch_up()
+    assert (rig.states(first, "1"), rig.states(second, "2")) == ([("IN_PROGRESS", 1)], [("QUEUED", 0)])
+    rig.database.locked.clear()
+    rig.service.catch_up()
+    assert rig.states(first, "1") == [("QUEUED", 0)]
+
+
+@pytest.mark.parametrize("error", [DataError("a value"), StatementTimeoutError("a lock")])
+def test_an_unanswered_claim_that_is_refused_in_the_end_holds_no_probe_up(rig: Rig, error: Exception) -> None:
+    job_id = rig.add_job("1")
+    rig.database.claim_errors = [outage(), error]
+    assert rig.process(job_id, "1") == [Hide(5.0, ANY)]
+    rig.service.catch_up()
+    assert rig.database.claim_errors == []
+    assert rig.process(job_id, "1") == [Done()]
 
 
 def test_a_locked_row_is_not_claimed_and_the_others_are(rig: Rig) -> None:
