@@ -42,11 +42,12 @@ RETRY_SECONDS: Final = 0.5
 INSERT: Final = """
 INSERT INTO root_job (job_id, manifestation_id, total_segments, completed_segments, status)
 VALUES (%(job)s, %(manifestation)s, %(total)s, 0, 'QUEUED') ON CONFLICT DO NOTHING;
-INSERT INTO segment_task (task_id, job_id, segment_id, status)
-SELECT gen_random_uuid(), %(job)s, name, 'QUEUED' FROM unnest(%(names)s::text[]) AS n (name)
+INSERT INTO segment_task (task_id, job_id, segment_id, status, span_start, span_end)
+SELECT gen_random_uuid(), %(job)s, name, 'QUEUED', span_start, span_end
+FROM unnest(%(names)s::text[], %(starts)s::bigint[], %(ends)s::bigint[]) AS n (name, span_start, span_end)
 ON CONFLICT DO NOTHING
 """
-"""One string, so one transaction."""
+"""One string, so one transaction. Only a killer has its span here: the graph does not know it, should a sweep ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,8 @@ class Load:
             "manifestation": event.manifestation,
             "total": len(rows),
             "names": [row.segment_id for row in rows],
+            "starts": [row.start if row.segment_id.startswith(PREFIX) else None for row in rows],
+            "ends": [row.end if row.segment_id.startswith(PREFIX) else None for row in rows],
         }
 
         def insert() -> None:

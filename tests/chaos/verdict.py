@@ -79,6 +79,8 @@ EXPLAINED: Final = (
     re.compile(r" - ERROR - Segment .* is unknown \d+ s after its message was sent"),
 )
 """What the poison, the unknown texts and the killers of the load must lead to."""
+_LIBPQ: Final = re.compile(r"^FATAL:  terminating connection due to administrator command$")
+"""The library prints it by itself when a connection is ended in the moment in which it is being opened."""
 _LINE: Final = re.compile(r"^[\d-]+ [\d:]+ - (\S+) - ([A-Z]+) - (.*)$")
 
 
@@ -213,7 +215,8 @@ def unexplained(start: Start) -> list[str]:
     for line in start.text().splitlines(keepends=True):
         match = _LINE.match(line)
         if match is None:
-            is_odd = line.endswith("\n")  # the last one of a killed worker may be cut short
+            # The last one of a killed worker may be cut short.
+            is_odd = line.endswith("\n") and not _LIBPQ.match(line.rstrip("\n"))
         else:
             is_odd = match[2] in ("ERROR", "CRITICAL") and not any(pattern.search(line) for pattern in EXPLAINED)
         if is_odd:
