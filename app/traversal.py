@@ -11,6 +11,9 @@ from typing import NamedTuple, Protocol
 from app.errors import PermanentError
 from app.pages import Page
 
+FEW_SEGMENTS = 1_000
+GUESSED_SEGMENT_BYTES = 200
+
 type Walk = Generator[list[str], Mapping[str, Page], list[Visit]]
 type Load = Callable[[Mapping[str, int], Collection[Page]], Mapping[str, Page]]
 """From what is needed, as for a `PageSource`, and the pages at hand."""
@@ -85,13 +88,20 @@ class RelatedTexts:
     The JSON of a segment with many relations takes megabytes, so it is made when there is room for it.
     """
 
-    __slots__ = ("_entries", "size_bytes")
+    __slots__ = ("_entries",)
 
     def __init__(self, visits: Sequence[Visit], pages: Mapping[str, Page]) -> None:
         self._entries = [
             (page := pages[target], page.segmentation.overlapping(low, high)) for target, low, high in visits
         ]
-        self.size_bytes = sum([page.entry_bytes(ranks) for page, ranks in self._entries])
+
+    @property
+    def size_bytes(self) -> int:
+        """About what `encode` gives: of few segments a guess, which costs nothing, of many an upper bound."""
+        segments = sum([len(ranks) for _, ranks in self._entries])
+        if segments <= FEW_SEGMENTS:
+            return segments * GUESSED_SEGMENT_BYTES
+        return sum([page.entry_bytes(ranks) for page, ranks in self._entries])
 
     def encode(self) -> str:
         """The result JSON (shared/spec/contract.md)."""

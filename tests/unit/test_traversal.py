@@ -184,3 +184,13 @@ def test_the_second_pair_may_reach_what_the_first_does_not() -> None:
 def test_pairs_are_followed_in_code_point_order(names: list[str]) -> None:
     page = build([pair_row("A", name, "x", f"to {name}", [[0, 10, 0, 10]]) for name in names])
     assert [pair.target for pair in page.pairs] == ["to a1", "to a10", "to a2", "to ～", "to 𐐷"]
+
+
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_what_a_result_takes_is_told_before_it_is_made(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.traversal.FEW_SEGMENTS", few)
+    graph = MemoryGraph(chain_of("A", "B", "C"))
+    (answer,) = walk_together([start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand))
+    assert isinstance(answer, RelatedTexts)
+    assert len(decoded(answer)) == 2
+    assert len(answer.encode()) / 2 <= answer.size_bytes <= 4 * len(answer.encode())
