@@ -12,6 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, assert_never
 
+from app.charging import claim_fields
 from app.errors import DataError, OutageError, ProcessorError, StatementTimeoutError, TransientError
 from app.logs import fields
 from app.outage import Gate
@@ -100,9 +101,7 @@ class Settler:
             return
         try:
             self._write(owed)
-        except DataError:
-            self.give_back([ending.claim for ending in owed])
-        except StatementTimeoutError:
+        except (DataError, StatementTimeoutError):
             self._give_back_around_a_lock([GivenBack(ending.claim) for ending in owed])
         except ProcessorError:
             self._owe(owed)
@@ -110,7 +109,9 @@ class Settler:
 
     def _give_back_around_a_lock(self, endings: Sequence[Ending]) -> None:
         deadline = time.monotonic() + AROUND_A_LOCK_SECONDS
-        for job in _by_job(endings):
+        jobs = _by_job(endings)
+        while jobs:
+            job = jobs.pop()
             try:
                 if time.monotonic() < deadline:
                     self._results.settle(job)
@@ -118,7 +119,7 @@ class Settler:
             except StatementTimeoutError:
                 pass
             except ProcessorError:
-                self._owe(job)
+                self._owe([ending for left in (job, *jobs) for ending in left])
                 raise
             self._owe(job)
 
@@ -157,7 +158,7 @@ class Settler:
             claim.segment_id,
             claim.job_id,
             error,
-            extra=fields(job_id=claim.job_id, segment_id=claim.segment_id, attempt=claim.attempts),
+            extra=claim_fields(claim),
         )
         return {claim.task_id: Hide(REFUSED_SECONDS, str(error))}
 
