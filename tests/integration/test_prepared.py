@@ -2,11 +2,12 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from app.db.postgres import make_engine, run
 from app.db.prepared import Prepared
@@ -56,29 +57,41 @@ def test_on_another_server_connection_the_plain_text_is_sent(engine: Engine) -> 
     assert pair.run(engine, values) == [(10, ["x"], True)]
 
 
-def test_lanes_that_are_refused_at_once_all_repeat(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_lanes_that_are_refused_at_once_all_repeat(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """As behind a pooler that passes the server's process number on: what one learns all know, and nobody fails."""
     caplog.set_level(logging.INFO, "app.db.postgres")
+    lanes = 8
+    engine = make_engine(postgres_url, pool_size=lanes)
     pair, other = Prepared(PAIR), Prepared("SELECT 1;\n\nSELECT %(number)s::int")
     values = {"number": 1, "names": ["x"], "again": 1}
-    lanes = 8
     together = threading.Barrier(lanes)
+    this_lane = threading.local()
+
+    def meet(*_: Any) -> None:
+        if getattr(this_lane, "meets_others", False):
+            this_lane.meets_others = False
+            together.wait(60)
+
+    event.listen(engine, "checkout", meet)
+
+    def beside_the_others[T](work: Callable[[], T]) -> T:
+        """While each lane has a connection of its own; a repeat takes whichever is free."""
+        this_lane.meets_others = True
+        answer = work()
+        together.wait(60)
+        return answer
 
     def lane(_: int) -> list[Any]:
-        with engine.connect() as connection:  # so that each has one of its own
-            together.wait(60)
-            connection.exec_driver_sql("SELECT 1")
-        pair.run(engine, values)
-        together.wait(60)
-        run(engine, "DEALLOCATE ALL")
-        together.wait(60)
-        return pair.run(engine, values)
+        beside_the_others(lambda: pair.run(engine, values))
+        beside_the_others(lambda: run(engine, "DEALLOCATE ALL"))
+        return beside_the_others(lambda: pair.run(engine, values))
 
     with ThreadPoolExecutor(lanes) as threads:
         assert list(threads.map(lane, range(lanes))) == [[(10, ["x"], True)]] * lanes
     assert other.run(engine, {"number": 5}) == [(5,)]
     assert prepared_names(engine) == set()
     assert caplog.text.count("keeps no prepared statements") == 1
+    engine.dispose()
 
 
 def test_a_statement_prepared_by_another_is_no_failure(postgres_url: str) -> None:
