@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from app.db.postgres import run
-from app.db.prepared import Prepared
+from app.db.prepared import Prepared, uuid_array
 from app.ports import (
     JUST_AFTER_SECONDS,
     Abandoned,
@@ -196,9 +196,9 @@ class PostgresClaims:
         self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, alone: bool
     ) -> dict[str, Any]:
         return {
-            "tokens": list(tokens),
+            "tokens": uuid_array(tokens),
             "alone": alone,
-            "job_ids": [request.job_id for request in requests],
+            "job_ids": uuid_array(request.job_id for request in requests),
             "segment_ids": [request.segment_id for request in requests],
             "manifestation_ids": [request.manifestation_id for request in requests],
             "starts": [request.start for request in requests],

@@ -8,11 +8,14 @@ a pooler the next one belongs to somebody else. Nothing connects before its firs
 import logging
 import re
 import threading
+from collections import namedtuple
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from contextlib import closing
+from functools import lru_cache
+from typing import Any, Final, cast
 
 import psycopg2
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -101,7 +104,7 @@ def __getattr__(name: str) -> Any:
 
 def run(
     engine: Engine,
-    sql: str | Callable[[Connection], str],
+    sql: str | Callable[[PoolProxiedConnection], str],
     parameters: Mapping[str, Any] | None = None,
     *,
     lock_timeout_ms: int = LOCK_TIMEOUT_MS,
@@ -117,13 +120,10 @@ def run(
     cut = 0
     for repeat in range(MAX_REPEATS):
         try:
-            with engine.connect() as connection:
-                text = bounds(lock_timeout_ms) + (sql if isinstance(sql, str) else sql(connection))
-                result = connection.exec_driver_sql(text, dict(parameters or {}))
-                return list(result.all()) if result.returns_rows else []
-        except SQLAlchemyError as error:
+            return _try_once(engine, sql, parameters, lock_timeout_ms)
+        except (SQLAlchemyError, psycopg2.Error) as error:
             code = sqlstate(error)
-            lost = isinstance(error, DBAPIError) and (error.connection_invalidated or code == "57P01")
+            lost = isinstance(error, psycopg2.Error) and _is_cut(engine, error)
             cut += lost
             if code in _NO_SUCH_PLAN:
                 _stop_keeping_plans(engine)
@@ -135,6 +135,41 @@ def run(
     raise AssertionError("unreachable: the last repeat returns or raises")
 
 
+def _try_once(
+    engine: Engine,
+    sql: str | Callable[[PoolProxiedConnection], str],
+    parameters: Mapping[str, Any] | None,
+    lock_timeout_ms: int,
+) -> list[Any]:
+    """On a connection of the pool, by the driver's own cursor: SQLAlchemy's costs as much again as the statement."""
+    connection = engine.raw_connection()
+    try:
+        with closing(connection.cursor()) as cursor:
+            text = bounds(lock_timeout_ms) + (sql if isinstance(sql, str) else sql(connection))
+            cursor.execute(text, parameters or {})
+            if not cursor.description:
+                return []
+            row_type = _row_type(tuple(column[0] for column in cursor.description))
+            return [row_type._make(row) for row in cursor.fetchall()]
+    except psycopg2.Error as error:
+        if _is_cut(engine, error):
+            connection.invalidate(error)
+            engine.dispose()  # the others were cut with it, as a rule
+        raise
+    finally:
+        connection.close()
+
+
+@lru_cache
+def _row_type(names: tuple[str, ...]) -> Any:
+    """Columns without a name, or with that of another, have a place only."""
+    return namedtuple("Row", names, rename=True)
+
+
+def _is_cut(engine: Engine, error: psycopg2.Error) -> bool:
+    return error.pgcode == "57P01" or engine.dialect.is_disconnect(cast("Any", error), None, None)
+
+
 def bounds(lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> str:
     """What each string begins with, so that every wait ends; it is forgotten with the transaction.
 
@@ -143,9 +178,9 @@ def bounds(lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> str:
     return f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}; SET LOCAL lock_timeout = {lock_timeout_ms};\n"
 
 
-def keeps_plans(connection: Connection) -> bool:
+def keeps_plans(engine: Engine, connection: PoolProxiedConnection) -> bool:
     """Whether what is prepared on `connection` is found there again."""
-    return bool(connection.info.get(KEEPS_PLANS) and connection.get_execution_options().get(KEEPS_PLANS, True))
+    return bool(connection.info.get(KEEPS_PLANS) and engine.get_execution_options().get(KEEPS_PLANS, True))
 
 
 def _stop_keeping_plans(engine: Engine) -> None:
@@ -189,7 +224,7 @@ def hiding_schemas(engine: Engine) -> list[str]:
     return [row[0] for row in rows]
 
 
-def translate(error: SQLAlchemyError) -> ProcessorError:
+def translate(error: SQLAlchemyError | psycopg2.Error) -> ProcessorError:
     """`error` as one of ours, by SQLSTATE; without the statement and its parameters, which hold results."""
     code = sqlstate(error)
     reason = _first_line(error)
@@ -214,11 +249,16 @@ def translate(error: SQLAlchemyError) -> ProcessorError:
 
 def sqlstate(error: BaseException | None) -> str | None:
     """PostgreSQL's code for what went wrong, if it came from there."""
-    original = error.orig if isinstance(error, DBAPIError) else None
+    original = _original(error)
     return original.pgcode if isinstance(original, psycopg2.Error) else None
 
 
-def _first_line(error: SQLAlchemyError) -> str:
-    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+def _original(error: BaseException | None) -> BaseException | None:
+    """The driver's error, which SQLAlchemy wraps while it connects."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def _first_line(error: SQLAlchemyError | psycopg2.Error) -> str:
+    original = _original(error)
     text = str(original).strip()
     return text.splitlines()[0][:300] if text else type(original).__name__

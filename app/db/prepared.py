@@ -6,11 +6,13 @@ server connection knows no prepared statements: then the plain text is sent.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine, PoolProxiedConnection
 
 from app.db.postgres import LOCK_TIMEOUT_MS, bounds, keeps_plans, run
 
@@ -22,6 +24,11 @@ _BY_KEY: Final = (
     "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off;"
     " SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; "
 )
+
+
+def uuid_array(ids: Iterable[str]) -> str:
+    """For ``%(name)s::uuid[]``: one value to read, where a list is an expression with one for each."""
+    return "{" + ",".join(ids) + "}"
 
 
 class Prepared:
@@ -44,14 +51,15 @@ class Prepared:
         self, engine: Engine, parameters: Mapping[str, Any], *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
     ) -> list[Any]:
         """The last statement's rows. Raises as `app.db.postgres.run`."""
-        return run(engine, self._text_for, parameters, lock_timeout_ms=lock_timeout_ms)
+        return run(engine, partial(self._text_for, engine), parameters, lock_timeout_ms=lock_timeout_ms)
 
-    def _text_for(self, connection: Connection) -> str:
+    def _text_for(self, engine: Engine, connection: PoolProxiedConnection) -> str:
         """What to send on this connection, on which the statements are prepared the first time."""
-        if not keeps_plans(connection):
+        if not keeps_plans(engine, connection):
             return self._sql
         if self._name not in connection.info:
-            connection.exec_driver_sql(bounds() + self._prepare)
+            with closing(connection.cursor()) as cursor:
+                cursor.execute(bounds() + self._prepare)
             connection.info[self._name] = True
         return self._execute
 

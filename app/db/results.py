@@ -10,7 +10,7 @@ from typing import Any, Final, assert_never
 
 from sqlalchemy import Engine
 
-from app.db.prepared import Prepared
+from app.db.prepared import Prepared, uuid_array
 from app.ports import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 
 OUTBOX_LEASE_SECONDS: Final = 30
@@ -71,10 +71,9 @@ JOIN counted c USING (job_id)
 WHERE j.job_id = locked.job_id;
 
 WITH settled AS MATERIALIZED (
-    SELECT t.task_id, t.job_id, t.settled_token AS token
-    FROM segment_task t
-    JOIN unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[], %(statuses)s::text[]) AS w (task_id, token, status)
-      ON t.task_id = w.task_id AND t.settled_token = w.token AND t.status = w.status
+    SELECT task_id, job_id, settled_token AS token, status
+    FROM segment_task
+    WHERE task_id = ANY(%(task_ids)s::uuid[]) AND settled_token = ANY(%(tokens)s::uuid[])
 ), ended AS (
     UPDATE root_job j
     SET status = CASE j.failed_segments WHEN 0 THEN 'COMPLETED' ELSE 'FAILED' END, updated_at = clock_timestamp()
@@ -103,7 +102,7 @@ WITH settled AS MATERIALIZED (
     FROM completion_outbox o
     JOIN settled s ON s.job_id = o.job_id AND s.token = o.lease_token
 )
-SELECT s.task_id::text, a.job_id::text, a.manifestation_id, a.lease_token::text,
+SELECT s.task_id::text, s.token::text, s.status, a.job_id::text, a.manifestation_id, a.lease_token::text,
        e.job_id::text AS ended_job_id, e.total_segments, e.rows
 FROM settled s
 LEFT JOIN leased a USING (job_id)
@@ -129,7 +128,9 @@ class PostgresResults:
         """
         if not endings:
             return Settled(frozenset())
-        rows = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=LOCK_TIMEOUT_MS)
+        ours = {(ending.claim.task_id, ending.claim.token, _columns(ending)[0]) for ending in endings}
+        answered = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=LOCK_TIMEOUT_MS)
+        rows = [row for row in answered if (row.task_id, row.token, row.status) in ours]
         announcements = {
             row.job_id: Announcement(row.job_id, row.manifestation_id, row.lease_token)
             for row in rows
@@ -150,13 +151,13 @@ class PostgresResults:
 def _parameters(endings: Sequence[Ending]) -> dict[str, Any]:
     columns = [_columns(ending) for ending in endings]
     return {
-        "task_ids": [ending.claim.task_id for ending in endings],
-        "tokens": [ending.claim.token for ending in endings],
+        "task_ids": uuid_array(ending.claim.task_id for ending in endings),
+        "tokens": uuid_array(ending.claim.token for ending in endings),
         "statuses": [column[0] for column in columns],
         "results": [column[1] for column in columns],
         "errors": [column[2] for column in columns],
         "waits": [column[3] for column in columns],
-        "ending_jobs": sorted({e.claim.job_id for e in endings if isinstance(e, Completed | Failed)}),
+        "ending_jobs": uuid_array({e.claim.job_id for e in endings if isinstance(e, Completed | Failed)}),
         "outbox_lease_seconds": OUTBOX_LEASE_SECONDS,
     }
 

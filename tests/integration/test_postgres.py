@@ -128,7 +128,7 @@ def test_the_kind_of_a_failure_is_told_by_its_sqlstate(engine: Engine, sql: str,
 
 
 def test_every_wait_is_bounded(engine: Engine) -> None:
-    limits = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+    limits = "SELECT current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement"
     assert run(engine, limits) == [("10s", "30s")]
     assert run(engine, "SELECT 1; " + limits, lock_timeout_ms=250) == [("250ms", "30s")]
 

@@ -111,14 +111,16 @@ def test_a_statement_prepared_by_another_is_no_failure(postgres_url: str) -> Non
 def test_plans_that_suit_small_tables_are_ruled_out_while_it_runs_and_no_longer(postgres_url: str) -> None:
     engine = make_engine(postgres_url, pool_size=1)
     names = ("plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin")
-    shown = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+    shown = "SELECT " + ", ".join(f"current_setting('{name}') AS {name}" for name in names)
     assert Prepared("SELECT 1;\n\n" + shown).run(engine, {}) == [("force_generic_plan", "off", "off", "off")]
     assert run(engine, shown) == [("auto", "on", "on", "on")]
     engine.dispose()
 
 
 def test_a_lock_time_out_of_one_s_own_is_kept(engine: Engine) -> None:
-    shown = Prepared("SELECT 1;\n\nSELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+    shown = Prepared(
+        "SELECT 1;\n\nSELECT current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement"
+    )
     assert shown.run(engine, {}) == [("10s", "30s")]
     assert shown.run(engine, {}, lock_timeout_ms=300) == [("300ms", "30s")]
 

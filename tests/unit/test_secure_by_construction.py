@@ -37,7 +37,7 @@ RUNNERS = {
 PASSED_ON = {
     ("app/db/postgres.py", "sql"),
     ("app/db/postgres.py", "text"),
-    ("app/db/prepared.py", "self._text_for"),
+    ("app/db/prepared.py", "partial(self._text_for, engine)"),
     ("app/db/prepared.py", "bounds() + self._prepare"),
     ("app/db/jobs.py", "sql"),
     ("app/db/repairs.py", "sql"),

@@ -457,6 +457,22 @@ def test_what_is_owed_beside_a_locked_row_is_given_back_and_the_probe_succeeds(r
     assert rig.states(first, "1") == [("QUEUED", 0)]
 
 
+def test_an_outage_while_giving_back_around_a_lock_owes_on_all_that_is_left(rig: Rig) -> None:
+    jobs = [rig.add_job(name) for name in ("1", "2", "3")]
+    rig.database.settle_errors = [outage()]
+    rig.service.process([rig.request(job, name) for job, name in zip(jobs, ("1", "2", "3"), strict=True)])
+    rig.database.settle_errors = [StatementTimeoutError("a lock"), None, outage()]
+    with pytest.raises(type(outage())):
+        rig.service.catch_up()
+    assert sorted(state for job, name in zip(jobs, "123", strict=True) for state in rig.states(job, name)) == [
+        ("IN_PROGRESS", 1),
+        ("IN_PROGRESS", 1),
+        ("QUEUED", 0),
+    ]
+    rig.service.catch_up()
+    assert [rig.states(job, name) for job, name in zip(jobs, "123", strict=True)] == [[("QUEUED", 0)]] * 3
+
+
 @pytest.mark.parametrize("error", [DataError("a value"), StatementTimeoutError("a lock")])
 def test_an_unanswered_claim_that_is_refused_in_the_end_holds_no_probe_up(rig: Rig, error: Exception) -> None:
     job_id = rig.add_job("1")
