@@ -11,8 +11,8 @@ from typing import Final
 
 from app.config import load_settings
 from app.errors import ConfigurationError, ProcessorError
-from app.jobs_wiring import AWS, make_queue
-from app.sqs import Queue
+from app.jobs.wiring import AWS, make_queue
+from app.sqs.queue import Queue
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2

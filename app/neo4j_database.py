@@ -13,13 +13,14 @@ from typing import Any, Final, LiteralString, NamedTuple
 from urllib.parse import urlsplit
 
 from app import neo4j_quries as queries
+from app.core.segments import Start
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, QueryTimeoutError, RefusedError
-from app.mirrors import Mirrors, find_mirrors
-from app.neo4j_session import QUERY_TIMEOUT_SECONDS, SERVICE, Patience, Reader, open_driver
-from app.neo4j_shared import Settings, borrow, give_back
-from app.page_builder import WarnOnce, build_pages, check_layer, join_layers
-from app.pages import Page
-from app.traversal import PageSource, RelatedTexts, Start, walk_together
+from app.graph.session import QUERY_TIMEOUT_SECONDS, SERVICE, Patience, Reader, open_driver
+from app.graph.shared_driver import Settings, borrow, give_back
+from app.pages.build import WarnOnce, build_pages, check_layer, join_layers
+from app.pages.mirrors import Mirrors, find_mirrors
+from app.pages.page import Page
+from app.pages.walk import PageSource, RelatedTexts, walk_together
 
 logger = logging.getLogger(__name__)
 

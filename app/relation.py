@@ -15,11 +15,11 @@ from typing import Annotated, Any, Final, NoReturn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.db.postgres import ping
+from app.core.jobs import ConflictError, Job, NotFoundError, SegmentRecord
+from app.db.checks import ping
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
-from app.job_ports import ConflictError, Job, NotFoundError, SegmentRecord
-from app.jobs import Sending, check_id, find_job
-from app.jobs_wiring import GRAPH, SEGMENTS_QUEUE, STORE, Parts, require
+from app.jobs.producer import Sending, check_id, find_job
+from app.jobs.wiring import GRAPH, SEGMENTS_QUEUE, STORE, Parts, require
 from app.logs import one_line
 from app.models import AllRelations, JobCreated, JobState
 

@@ -20,12 +20,12 @@ from typing import Any, Final, NamedTuple
 import neo4j
 import redis
 
-from app.cache import PageCache
+from app.caching.tiers import PageCache
 from app.config import load_settings
+from app.core.segments import Start
 from app.errors import PermanentError
 from app.logs import setup_logging
 from app.neo4j_database import Neo4JDatabase
-from app.traversal import Start
 from bench.ground import KEPT, ROOT
 from bench.report import table
 from devstack import Stack

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.traversal import RelatedTexts
+from app.pages.walk import RelatedTexts
 from devstack.families import Family
 
 EXAMPLES = Path(__file__).parent / "examples"

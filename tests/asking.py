@@ -3,7 +3,8 @@
 import uuid
 from collections.abc import Sequence
 
-from app.ports import ClaimAnswer, ClaimStore, SegmentRequest
+from app.core.ports import ClaimStore
+from app.core.segments import ClaimAnswer, SegmentRequest
 
 
 def ask(

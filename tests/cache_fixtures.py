@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.cache_store import Entry, StoreError
-from app.pages import Page
+from app.caching.store import Entry, StoreError
+from app.pages.page import Page
 from tests.graph_fixtures import segmentation_of
 
 

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine
-from app.sqs import Queue, make_client
+from app.sqs.queue import Queue, make_client
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family, make_constraints
 from tests.stacks import reserve

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from app import main
-from app.completion import Relay
 from app.db import results
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.results import PostgresResults
 from app.neo4j_database import Neo4JDatabase
-from app.sqs import Queue
+from app.outbox.relay import Relay
+from app.sqs.queue import Queue
 
 EXIT_CRASHED = 77
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from app.sqs import Queue
+from app.sqs.queue import Queue
 from devstack.families import Family
 from tests.answers import Question, canonical
 

@@ -10,30 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, assert_never
 
-from app.errors import DataError
-from app.ports import (
-    RESEND_AFTER_SECONDS,
+from app.core.endings import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
+from app.core.segments import (
     Abandoned,
     AlreadyCompleted,
     AlreadyFailed,
-    Announcement,
     ClaimAnswer,
     Claimed,
-    Completed,
-    Ending,
-    Failed,
     ForeignManifestation,
-    GivenBack,
     HeldElsewhere,
     JobCancelled,
-    Postponed,
     SegmentRequest,
-    Settled,
-    Surplus,
     Suspect,
     Unknown,
-    UnsentSegment,
 )
+from app.core.unsent import RESEND_AFTER_SECONDS, UnsentSegment
+from app.errors import DataError
 from tests.rows import JobRow, OutboxRow, SegmentRow
 
 OUTBOX_LEASE_SECONDS = 30

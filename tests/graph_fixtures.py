@@ -10,10 +10,10 @@ from typing import Any
 
 from hypothesis import settings
 
-from app.mirrors import Mirrors, find_mirrors
-from app.page_builder import ABSENT, Warn, WarnOnce, build_pages
-from app.pages import Page, Segmentation
-from app.spans import Pair
+from app.pages.build import ABSENT, Warn, WarnOnce, build_pages
+from app.pages.mirrors import Mirrors, find_mirrors
+from app.pages.page import Page, Segmentation
+from app.pages.spans import Pair
 from bench.reference import index_of
 from devstack.families import Family
 

@@ -17,7 +17,7 @@ import neo4j
 from sqlalchemy import Engine
 
 from app.db.postgres import make_engine
-from app.sqs import Queue
+from app.sqs.queue import Queue
 from devstack import Stack
 from devstack.families import empty_graph, load_family, make_constraints
 from tests import killer_job

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Engine, text
 
-from app.sqs import Outgoing, Queue
+from app.sqs.queue import Outgoing, Queue
 from devstack.families import Family
 from tests.answers import EXAMPLES, canonical, read_example
 from tests.endstate import load_job, problems

@@ -10,8 +10,8 @@ from typing import Any, Final, assert_never
 
 from sqlalchemy import Engine
 
+from app.core.endings import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 from app.db.prepared import Prepared, uuid_array
-from app.ports import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 
 OUTBOX_LEASE_SECONDS: Final = 30
 """How long the finisher has to send the completion message before a sweep may."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import Family
 from tests.answers import EXAMPLES, read_example
 from tests.conftest import ROOT, Queues, base_environment

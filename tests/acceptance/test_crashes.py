@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine, text
 
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import Family
 from tests import crash_at
 from tests.answers import EXAMPLES, read_example

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine, text
 
-from app.sqs import Queue
+from app.sqs.queue import Queue
 from devstack.families import Family
 from tests import killer_job
 from tests.conftest import Queues

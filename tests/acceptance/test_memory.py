@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import Annotation, Family, Segment
 from tests.conftest import Queues
 from tests.endstate import is_over, job_row, load_job, problems

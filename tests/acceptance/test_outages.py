@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine
-from app.sqs import Outgoing, Queue
+from app.sqs.queue import Outgoing, Queue
 from devstack import Stack
 from devstack.families import Family
 from tests.answers import EXAMPLES, read_example

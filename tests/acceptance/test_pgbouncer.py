@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from app.db.postgres import make_engine, run
 from app.db.prepared import Prepared
 from app.errors import StatementTimeoutError
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import Family
 from tests.conftest import Queues, migrate
 from tests.endstate import completions, is_over, job_row, load_job, problems, wrong_answers

@@ -17,9 +17,9 @@ from sqlalchemy import Engine, text
 
 from app.config import load_settings
 from app.errors import ConfigurationError
-from app.page_format import encode_page
-from app.pages import Page
-from app.sqs import Outgoing, text_attribute
+from app.pages.format import encode_page
+from app.pages.page import Page
+from app.sqs.queue import Outgoing, text_attribute
 from devstack import Stack
 from devstack.families import Family
 from devstack.proxy import Proxy

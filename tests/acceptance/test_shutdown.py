@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine, text
 
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack import Stack
 from devstack.families import Family
 from tests.answers import EXAMPLES, read_example

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from app.db.postgres import run
-from app.sqs import Outgoing, Queue
+from app.sqs.queue import Outgoing, Queue
 from devstack import Stack
 from devstack.families import Family
 from tests.answers import EXAMPLES, example_files, read_example

@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.jobs import PostgresJobs
 from app.errors import ProcessorError
-from app.jobs import Producer
+from app.jobs.producer import Producer
 from app.neo4j_database import Neo4JDatabase
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from tests.answers import Question
 from tests.chaos.surroundings import Library, Surroundings
 from tests.killer import PREFIX

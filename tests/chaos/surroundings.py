@@ -14,7 +14,7 @@ import redis
 from sqlalchemy import Engine
 
 from app.db.postgres import make_engine
-from app.sqs import Queue, make_client
+from app.sqs.queue import Queue, make_client
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family
 from devstack.proxy_process import ProxyProcess, moved

@@ -2,17 +2,9 @@
 
 from dataclasses import dataclass
 
-from app.ports import (
-    ClaimAnswer,
-    Claimed,
-    ClaimStore,
-    Completed,
-    Failed,
-    OutboxStore,
-    ResultStore,
-    SegmentRequest,
-    Settled,
-)
+from app.core.endings import Completed, Failed, Settled
+from app.core.ports import ClaimStore, OutboxStore, ResultStore
+from app.core.segments import ClaimAnswer, Claimed, SegmentRequest
 from tests.asking import ask
 from tests.tables import TableAccess
 

@@ -6,18 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from app.ports import (
+from app.core.endings import Completed, Failed, GivenBack, Postponed
+from app.core.segments import (
     Abandoned,
     AlreadyCompleted,
     AlreadyFailed,
     Claimed,
-    Completed,
-    Failed,
     ForeignManifestation,
-    GivenBack,
     HeldElsewhere,
     JobCancelled,
-    Postponed,
     Suspect,
     Unknown,
 )

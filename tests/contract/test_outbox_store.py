@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.ports import Postponed
+from app.core.endings import Postponed
 from tests.contract.stores import LEASE_SECONDS, Stores
 
 OUTBOX_LEASE_SECONDS = 30

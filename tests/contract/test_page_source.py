@@ -1,4 +1,4 @@
-"""The port that pages come through, on every thing that stands behind it: see `PageSource` in app/traversal.py."""
+"""The port that pages come through, on every thing that stands behind it: see `PageSource` in app/pages/walk.py."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from itertools import count
 import neo4j
 import pytest
 
-from app.cache import PageCache
-from app.cache_memory import MemoryTier
-from app.cache_shared import SharedTier
-from app.cache_store import RedisStore
+from app.caching.memory import MemoryTier
+from app.caching.shared import SharedTier
+from app.caching.store import RedisStore
+from app.caching.tiers import PageCache
 from app.neo4j_database import Neo4JDatabase
-from app.pages import Page
-from app.traversal import PageSource
+from app.pages.page import Page
+from app.pages.walk import PageSource
 from devstack import Stack
 from devstack.families import Family, empty_graph
 from tests.answers import EXAMPLES

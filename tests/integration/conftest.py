@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app import jobs_cli
+from app.jobs import __main__ as jobs_cli
 
 
 @dataclass(frozen=True)

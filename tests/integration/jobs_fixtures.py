@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from app.core.endings import Completed, Failed, Settled
+from app.core.segments import ClaimAnswer, Claimed, SegmentRequest
 from app.db.claims import PostgresClaims
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.db.results import PostgresResults
-from app.ports import ClaimAnswer, Claimed, Completed, Failed, SegmentRequest, Settled
 from tests.asking import ask
 
 LEASE_SECONDS = 60.0

@@ -16,24 +16,20 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from app.db.claims import PostgresClaims
-from app.db.outbox import PostgresOutbox
-from app.db.repairs import PostgresRepairs
-from app.db.results import PostgresResults
-from app.ports import (
+from app.core.endings import Completed, Ending, Failed, GivenBack, Postponed
+from app.core.segments import (
     AlreadyCompleted,
     AlreadyFailed,
     ClaimAnswer,
     Claimed,
-    Completed,
-    Ending,
-    Failed,
-    GivenBack,
     HeldElsewhere,
     JobCancelled,
-    Postponed,
     SegmentRequest,
 )
+from app.db.claims import PostgresClaims
+from app.db.outbox import PostgresOutbox
+from app.db.repairs import PostgresRepairs
+from app.db.results import PostgresResults
 from devstack import Stack
 from tests.asking import ask
 from tests.endstate import problems

@@ -13,14 +13,15 @@ from datetime import datetime
 import pytest
 from sqlalchemy import Engine
 
-from app import jobs_cli, repairs
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.errors import OutageError
-from app.jobs import Producer
-from app.jobs_print import TIME_FORMAT
+from app.jobs import __main__ as jobs_cli
+from app.jobs import repairs
+from app.jobs.printing import TIME_FORMAT
+from app.jobs.producer import Producer
 from app.models import parse_segment_message
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import SMALL_FAMILY_PATH, Family
 from tests.conftest import ROOT, Queues
 from tests.integration.conftest import Command

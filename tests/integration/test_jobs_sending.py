@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import Engine
 
+from app.core.jobs import ConflictError, NotFoundError
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.errors import ConfigurationError, OutageError, PermanentError, TransientError
-from app.job_ports import ConflictError, NotFoundError
-from app.jobs import PAGE_SEGMENTS, PAUSES_SECONDS, Producer
+from app.jobs.producer import PAGE_SEGMENTS, PAUSES_SECONDS, Producer
 from app.models import parse_segment_message
-from app.sqs import Outgoing, Queue, QueueFacts
+from app.sqs.queue import Outgoing, Queue, QueueFacts
 from devstack import Stack
 from tests.conftest import Queues
 from tests.integration.jobs_fixtures import claimed, make_job, rows, segments

@@ -5,11 +5,11 @@ import json
 import pytest
 from sqlalchemy import Engine
 
+from app.core.jobs import ConflictError, Miscount
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.db.repairs import PostgresRepairs
-from app.job_ports import ConflictError, Miscount
-from app.repairs import cancel
+from app.jobs.repairs import cancel
 from tests.conftest import Queues
 from tests.integration.conftest import Command
 from tests.integration.jobs_fixtures import claimed, complete, fail, make_job, rows, segments, statuses

@@ -16,9 +16,10 @@ import neo4j
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from app import neo4j_database, neo4j_session
+from app import neo4j_database
 from app import neo4j_quries as queries
-from app.cache import PageCache
+from app.caching.tiers import PageCache
+from app.core.segments import Start
 from app.errors import (
     ConfigurationError,
     OutageError,
@@ -27,10 +28,10 @@ from app.errors import (
     RefusedError,
     TransientError,
 )
+from app.graph import session as neo4j_session
+from app.graph.session import Patience, Reader, open_driver
 from app.neo4j_database import Neo4JDatabase
 from app.neo4j_quries import READ_PAGES
-from app.neo4j_session import Patience, Reader, open_driver
-from app.traversal import Start
 from bench.reference import reference_walk
 from devstack import Stack
 from devstack.families import Annotation, Family, Segment, empty_graph, load_family

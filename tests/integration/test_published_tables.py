@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
+from app.core.endings import Completed, Ending, Failed, Postponed
+from app.core.jobs import JOB_STATUSES, SEGMENT_STATUSES
+from app.core.segments import Claimed, SegmentRequest
 from app.db.claims import PostgresClaims
-from app.db.models import JOB_STATUSES, SEGMENT_STATUSES
 from app.db.postgres import make_engine, run
 from app.db.results import PostgresResults
-from app.ports import Claimed, Completed, Ending, Failed, Postponed, SegmentRequest
 from devstack import Stack
 from tests.asking import ask
 from tests.endstate import problems

@@ -15,8 +15,8 @@ from sqlalchemy import Engine
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.errors import OutageError
-from app.jobs import Producer
-from app.jobs_wiring import Parts
+from app.jobs.producer import Producer
+from app.jobs.wiring import Parts
 from app.models import AllRelations, JobState, parse_segment_message
 from app.relation import create_job
 from devstack.families import SMALL_FAMILY_PATH, Family
@@ -249,7 +249,7 @@ def test_importing_needs_no_setting_and_the_worker_no_fastapi() -> None:
     """An import hook stands in for an environment without the package."""
     for code in (
         "import app.relation",
-        "import sys; sys.modules['fastapi'] = None; import app.main, app.jobs_cli",
+        "import sys; sys.modules['fastapi'] = None; import app.main, app.jobs.__main__",
     ):
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env=base_environment(), capture_output=True, text=True, check=False

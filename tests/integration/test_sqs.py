@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from app.errors import ConfigurationError, OutageError
-from app.sqs import Outgoing, Queue, make_client, text_attribute
+from app.sqs.queue import Outgoing, Queue, make_client, text_attribute
 from devstack import Stack
 from devstack.proxy import Proxy
 from tests.conftest import Queues, sqs_client

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.budget import ByteBudget
-from app.charging import Charger
-from app.claiming import Claimer
+from app.core.endings import Announcement, Completed, Ending, Failed, Settled
+from app.core.outcomes import Outcome
+from app.core.segments import ClaimAnswer, Claimed, SegmentRequest, Start
 from app.errors import DataError, OutageError, PermanentError, StatementTimeoutError
-from app.outage import Gate
-from app.outcomes import Outcome
-from app.ports import Announcement, ClaimAnswer, Claimed, Completed, Ending, Failed, SegmentRequest, Settled
-from app.room import Room
-from app.settling import Settler
+from app.service.charging import Charger
+from app.service.claiming import Claimer
+from app.service.settling import Settler
 from app.tasks import TaskService
-from app.traversal import Start
+from app.threads.budget import ByteBudget
+from app.threads.gate import Gate
+from app.threads.room import Room
 from tests.fakes import FakeDatabase
 from tests.rows import SegmentRow
 
@@ -142,7 +142,7 @@ class Rig:
         self.graph = FakeGraph()
         self.leases = FakeLeases()
         self.announced: list[Announcement] = []
-        self.gate = Gate({})
+        self.gate = Gate()
         self.room = Room()
         self.budget = ByteBudget(1_000)
         self.service = self.make_service(self.gate)

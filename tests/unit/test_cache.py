@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import cache as cache_module
-from app.background import Background
-from app.cache import TOO_SLOW_SECONDS, PageCache, _Flight
-from app.cache_memory import MemoryTier
-from app.cache_shared import MARKER_MS, SharedTier
+from app.caching import tiers as cache_module
+from app.caching.memory import MemoryTier
+from app.caching.shared import MARKER_MS, SharedTier
+from app.caching.tiers import TOO_SLOW_SECONDS, PageCache, _Flight
+from app.core.segments import Start
 from app.errors import OutageError, QueryTimeoutError, TransientError
-from app.pages import Page
-from app.traversal import Start, walk_together
+from app.pages.page import Page
+from app.pages.walk import walk_together
+from app.threads.background import Background
 from bench.reference import reference_walk
 from tests.answers import decoded, example_files, read_example
 from tests.cache_fixtures import FakeStore, ManualClock, PageMaker

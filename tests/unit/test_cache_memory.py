@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache_memory import ENTRY_BYTES, SHORT_SECONDS, MemoryTier
-from app.pages import Page, size_bytes
+from app.caching.memory import ENTRY_BYTES, SHORT_SECONDS, MemoryTier
+from app.pages.page import Page, size_bytes
 from tests.cache_fixtures import ManualClock, PageMaker
 from tests.graph_fixtures import unhurried
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.db.postgres import make_engine
-from app.jobs_wiring import Parts
+from app.jobs.wiring import Parts
 
 THREADS = 8
 
@@ -41,7 +41,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         engines.append(make_engine(*arguments, **keywords))
         return engines[-1]
 
-    monkeypatch.setattr("app.jobs_wiring.make_engine", slow)
+    monkeypatch.setattr("app.jobs.wiring.make_engine", slow)
     monkeypatch.setenv("POSTGRES_URL", "postgresql://me:pw@127.0.0.1:1/db")
     monkeypatch.setenv("SQS_QUEUE_URL", "http://127.0.0.1:1/1/segments")
     return engines

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.mirrors import find_mirrors
-from app.traversal import Start, walk_together
+from app.core.segments import Start
+from app.pages.mirrors import find_mirrors
+from app.pages.walk import walk_together
 from devstack.families import Family
 from tests.answers import EXAMPLES
 from tests.graph_fixtures import MemoryGraph, page_of, pages_of, pair_of, unhurried

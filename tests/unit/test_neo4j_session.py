@@ -10,6 +10,7 @@ import pytest
 from neo4j import exceptions as vendor
 
 from app import neo4j_database
+from app.core.segments import Start
 from app.errors import (
     ConfigurationError,
     OutageError,
@@ -18,8 +19,7 @@ from app.errors import (
     RefusedError,
     TransientError,
 )
-from app.neo4j_database import MAX_PAGES_A_QUERY, MAX_WAIT_SECONDS, Neo4JDatabase
-from app.neo4j_session import (
+from app.graph.session import (
     MAX_REASON_CHARACTERS,
     QUERY_TIMEOUT_SECONDS,
     Patience,
@@ -28,8 +28,8 @@ from app.neo4j_session import (
     translate,
     within,
 )
-from app.pages import Page
-from app.traversal import Start
+from app.neo4j_database import MAX_PAGES_A_QUERY, MAX_WAIT_SECONDS, Neo4JDatabase
+from app.pages.page import Page
 from tests.graph_fixtures import end_row, pair_of, pair_row
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page_format import decode_page, encode_page
-from app.pages import Page, size_bytes
-from app.spans import BLOCK_SPANS, compact, partition
+from app.pages.format import decode_page, encode_page
+from app.pages.page import Page, size_bytes
+from app.pages.spans import BLOCK_SPANS, compact, partition
 from tests.graph_fixtures import pair_of, segmentation_of, unhurried
 
 spans = st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from app.progress import MarkingStop, Progress
-from app.stopping import Stop
+from app.threads.progress import MarkingStop, Progress
+from app.threads.stopping import Stop
 from tests.fakes import FakeClock
 
 

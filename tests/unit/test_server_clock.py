@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.server_clock import SLACK_US, ServerClock
+from app.caching.server_clock import SLACK_US, ServerClock
 from tests.cache_fixtures import ManualClock
 from tests.graph_fixtures import unhurried
 

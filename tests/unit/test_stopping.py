@@ -3,7 +3,7 @@
 import signal
 import threading
 
-from app.stopping import Stop
+from app.threads.stopping import Stop
 from tests.worker import wait_until
 
 FOREVER_SECONDS = 3_600.0

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.segments import Start
 from app.errors import OutageError, PermanentError
-from app.pages import Page
-from app.traversal import RelatedTexts, Start, walk, walk_together
+from app.pages.page import Page
+from app.pages.walk import RelatedTexts, walk, walk_together
 from bench.reference import reference_walk
 from devstack.families import Family
 from tests.answers import canonical, decoded, example_files, read_example
@@ -188,7 +189,7 @@ def test_pairs_are_followed_in_code_point_order(names: list[str]) -> None:
 
 @pytest.mark.parametrize("few", [0, 10**6])
 def test_what_a_result_takes_is_told_before_it_is_made(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.traversal.FEW_SEGMENTS", few)
+    monkeypatch.setattr("app.pages.walk.FEW_SEGMENTS", few)
     graph = MemoryGraph(chain_of("A", "B", "C"))
     (answer,) = walk_together([start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand))
     assert isinstance(answer, RelatedTexts)
