@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import ConfigurationError
 
 ENV_FILE: Final = ".env"
-MAX_VISIBILITY_SECONDS: Final = 14_400
+LONGEST_VISIBILITY_SETTING_SECONDS: Final = 14_400
 """The most that one message may be hidden for here; SQS itself ends every visibility 12 h after the receive."""
 
 
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     sqs_wait_time_seconds: int = Field(default=20, ge=0, le=20)
     sqs_batch_size: int = Field(default=10, ge=1, le=10)
     sqs_batches_in_hand: int = Field(default=8, ge=1, le=16)
-    sqs_visibility_timeout_seconds: int = Field(default=60, ge=5, le=MAX_VISIBILITY_SECONDS)
+    sqs_visibility_timeout_seconds: int = Field(default=60, ge=5, le=LONGEST_VISIBILITY_SETTING_SECONDS)
     polling_wait_time_ms: int = Field(default=50, ge=0, le=60_000)
     max_attempts: int = Field(default=5, ge=1, le=1_000)
     shutdown_grace_seconds: float = Field(default=25, ge=1, le=300)

@@ -1,10 +1,11 @@
 """A clock that is set by hand, a store in memory, and pages of a chosen size: what the tests of the cache stand on."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.caching.store import Entry, StoreError
 from app.pages.page import Page
+from app.pages.reading import Reading
 from tests.graph_fixtures import segmentation_of
 
 
@@ -73,20 +74,14 @@ class PageMaker:
         """See `PageLoader`."""
         return "made-up"
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
+    def load_pages(self, ids: Sequence[str], reading: Reading) -> Mapping[str, Page]:
         """All of them."""
         self.loads.append(tuple(ids))
-        return {name: self.page(name, read_at_us) for name in ids}
+        return {name: self.page(name, reading.read_at_us) for name in ids}
 
-    def load_parts(
-        self,
-        ids: Sequence[str],
-        read_at_us: int,
-        at_hand: Collection[Page] = (),
-        came_further: Callable[[], None] = lambda: None,
-    ) -> Iterator[Mapping[str, Page]]:
+    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
         """See `PageLoader`: in one part."""
-        yield self.load_pages(ids, read_at_us, at_hand)
+        yield self.load_pages(ids, reading)
 
     def page(self, name: str, read_at_us: int) -> Page:
         """The page that loading gives."""

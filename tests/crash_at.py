@@ -13,14 +13,14 @@ from app.db import results
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.results import PostgresResults
-from app.neo4j_database import Neo4JDatabase
 from app.outbox.relay import Relay
 from app.sqs.queue import Queue
+from app.worker import wiring
 
 EXIT_CRASHED = 77
 
 
-def die_after(owner: type, method: str, happened: Callable[[Any], bool] = lambda _: True) -> None:
+def die_after(owner: Any, method: str, happened: Callable[[Any], bool] = lambda _: True) -> None:
     """Die when `owner.method` has returned and what it returned satisfies `happened`."""
     original = getattr(owner, method)
 
@@ -59,7 +59,7 @@ def die_after_sending_completion() -> None:
 BOUNDARIES: dict[str, Callable[[], None]] = {
     "received": lambda: die_after(Queue, "receive", bool),
     "claimed": lambda: die_after(PostgresClaims, "claim"),
-    "walked": lambda: die_after(Neo4JDatabase, "relate"),
+    "walked": lambda: die_after(wiring, "walk_together"),
     "before-commit": die_before_commit,
     "committed": lambda: die_after(PostgresResults, "settle"),
     "job-committed": lambda: die_after(PostgresResults, "settle", lambda settled: bool(settled.announcements)),

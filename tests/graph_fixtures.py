@@ -3,7 +3,7 @@
 Invariant: written from the definition of the graph and the shape of `READ_PAGES`' rows, whose order is not promised.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -13,6 +13,7 @@ from hypothesis import settings
 from app.pages.build import ABSENT, Warn, WarnOnce, build_pages
 from app.pages.mirrors import Mirrors, find_mirrors
 from app.pages.page import Page, Segmentation
+from app.pages.reading import Reading
 from app.pages.spans import Pair
 from bench.reference import index_of
 from devstack.families import Family
@@ -126,23 +127,17 @@ class MemoryGraph:
     spared: list[list[str]] = field(default_factory=list)
     graph_id: str = "memory"
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> dict[str, Page]:
+    def load_pages(self, ids: Sequence[str], reading: Reading) -> dict[str, Page]:
         """The pages as the family has them now."""
         self.loads.append(tuple(ids))
-        mirrors = find_mirrors(ids, at_hand, read_at_us)
+        mirrors = find_mirrors(ids, reading.at_hand, reading.read_at_us)
         self.spared += [mirror.key for name in ids for mirror in mirrors[name]]
-        return {name: page_of(self.family, name, read_at_us, mirrors) for name in ids}
+        return {name: page_of(self.family, name, reading.read_at_us, mirrors) for name in ids}
 
-    def load_parts(
-        self,
-        ids: Sequence[str],
-        read_at_us: int,
-        at_hand: Collection[Page] = (),
-        came_further: Callable[[], None] = lambda: None,
-    ) -> Iterator[Mapping[str, Page]]:
+    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
         """See `PageLoader`: in one part."""
-        yield self.load_pages(ids, read_at_us, at_hand)
+        yield self.load_pages(ids, reading)
 
-    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         """A page source without a cache."""
-        return self.load_pages(list(needs), read_at_us, at_hand)
+        return self.load_pages(list(needs), reading)

@@ -290,7 +290,7 @@ GUARDS: Final = (
     ),
     Guard(
         "a PostgreSQL that only reads is down",
-        "app/db/postgres.py",
+        "app/db/checks.py",
         "if only_reads:",
         "if False:",
         "tests/integration/test_postgres.py::test_a_server_that_only_reads_is_down",
@@ -375,7 +375,7 @@ GUARDS: Final = (
     Guard(
         "a walk's waiting for the graph is bounded",
         "app/neo4j_database.py",
-        "if patience.left <= 0:",
+        "if reading.patience.left <= 0:",
         "if False:",
         "tests/unit/test_neo4j_session.py::"
         "test_a_walk_does_not_wait_for_a_slow_server_without_end_and_blames_no_page_that_was_not_tried",

@@ -8,9 +8,9 @@ for once and not by one thread after another.
 """
 
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import Final, Protocol, Self
@@ -21,6 +21,7 @@ from app.caching.shared import MARKER_MS, SharedTier
 from app.caching.store import RedisStore
 from app.errors import OutageError, QueryTimeoutError
 from app.pages.page import Page
+from app.pages.reading import Reading
 from app.threads.background import Background
 
 FIRST_POLL_SECONDS: Final = 0.02
@@ -37,17 +38,11 @@ class PageLoader(Protocol):
         """Which graph it is; no secret in it."""
         ...
 
-    def load_parts(
-        self,
-        ids: Sequence[str],
-        read_at_us: int,
-        at_hand: Collection[Page] = (),
-        came_further: Callable[[], None] = lambda: None,
-    ) -> Iterator[Mapping[str, Page]]:
-        """A page for every id, part by part, all of it read after `read_at_us`.
+    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
+        """A page for every id, part by part, all of it read after `reading.read_at_us`.
 
         Raises `OutageError` or `TransientError`, after what could be loaded all the same; `QueryTimeoutError` with the
-        pages that are to blame. `at_hand`: see `PageSource`. `came_further` is called while a part is on its way.
+        pages that are to blame.
         """
         ...
 
@@ -79,12 +74,10 @@ class PageCache:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         beside: Callable[[Callable[[], None]], None] = lambda work: work(),
-        came_further: Callable[[], None] = lambda: None,
     ) -> None:
         """`shared` None: without a shared cache everything works, only slower. Clock and sleep in seconds.
 
-        `beside` does what nobody waits for: sharing what was loaded. `came_further` is called by each thread that
-        waits for pages, for each level that it asks for and each part that it or the thread it waits for receives.
+        `beside` does what nobody waits for: sharing what was loaded.
         """
         self._loader = loader
         self._memory = memory
@@ -92,7 +85,6 @@ class PageCache:
         self._clock = clock
         self._sleep = sleep
         self._beside = beside
-        self._came_further = came_further
         self._lock = Lock()
         self._flights: dict[str, _Flight] = {}
         self._too_slow_until: dict[str, float] = {}
@@ -107,7 +99,6 @@ class PageCache:
         ttl_seconds: int,
         secret: str,
         clock_id: str,
-        came_further: Callable[[], None] = lambda: None,
     ) -> Self:
         """With Dragonfly at `url` (redis:// or rediss://), None for none. Nothing connects yet.
 
@@ -119,20 +110,24 @@ class PageCache:
         if url:
             shared = SharedTier(RedisStore(url), derive_key(secret, loader.graph_id, clock_id), ttl_seconds)
         beside = Background("sharing pages")
-        return cls(loader, MemoryTier(memory_bytes), shared, beside=beside, came_further=came_further)
+        return cls(loader, MemoryTier(memory_bytes), shared, beside=beside)
 
-    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
-        """See `PageSource`. Raises what loading raises."""
-        self._came_further()
+    def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+        """See `PageSource`. Raises what loading raises.
+
+        `reading.came_further` is called for each level that is asked for, and for each part that this thread or the
+        one that it waits for receives.
+        """
+        reading.came_further()
         found = self._memory.get(needs)
         while len(found) < len(needs):
             missing = _without(needs, found)
             self._refuse_too_slow(missing)
             mine, theirs = self._take_off(missing)
             if mine:
-                found |= self._fly(mine, missing, read_at_us, at_hand)
+                found |= self._fly(mine, missing, reading)
             for name, flight in theirs.items():
-                page = self._await(flight)
+                page = self._await(flight, reading)
                 if page is not None and page.read_at_us >= missing[name]:
                     found[name] = page
         return found
@@ -159,19 +154,18 @@ class PageCache:
                     theirs[name] = flight
         return mine, theirs
 
-    def _fly(
-        self, flights: Mapping[str, _Flight], needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page]
-    ) -> dict[str, Page]:
+    def _fly(self, flights: Mapping[str, _Flight], needs: Mapping[str, int], reading: Reading) -> dict[str, Page]:
         """Fetch for all who wait for these; whatever happens, nobody waits for them afterwards."""
         pages: dict[str, Page] = {}
         load = next(iter(flights.values())).load
 
         def came_further() -> None:
             load.steps += 1
-            self._came_further()
+            reading.came_further()
 
         try:
-            for part in self._fetch({name: needs[name] for name in flights}, read_at_us, at_hand, came_further):
+            told = replace(reading, at_hand=list(reading.at_hand), came_further=came_further)
+            for part in self._fetch({name: needs[name] for name in flights}, told):
                 pages |= part
                 self._land(part)
                 for name, page in part.items():
@@ -199,7 +193,7 @@ class PageCache:
             still = {name: until for name, until in self._too_slow_until.items() if until > now}
             self._too_slow_until = still | dict.fromkeys(names, now + TOO_SLOW_SECONDS)
 
-    def _await(self, flight: _Flight) -> Page | None:
+    def _await(self, flight: _Flight, reading: Reading) -> Page | None:
         """None when the page must be fetched again: another's failure is only ours when the graph is down.
 
         A page that took too long is remembered by then, so that it is not fetched by one thread after another.
@@ -208,7 +202,7 @@ class PageCache:
         while not wait([flight.page], LOOK_SECONDS).done:
             if flight.load.steps != seen:
                 seen = flight.load.steps
-                self._came_further()
+                reading.came_further()
         error = flight.page.exception()
         if error is None:
             return flight.page.result()
@@ -216,33 +210,22 @@ class PageCache:
             raise type(error)(error.service, error.reason) from error
         return None
 
-    def _fetch(
-        self,
-        needs: Mapping[str, int],
-        read_at_us: int,
-        at_hand: Collection[Page],
-        came_further: Callable[[], None],
-    ) -> Iterator[dict[str, Page]]:
+    def _fetch(self, needs: Mapping[str, int], reading: Reading) -> Iterator[dict[str, Page]]:
         """From memory once more, as the last flight may have landed just before ours took off; then from afar."""
-        at_hand = list(at_hand)
-
-        def load(ids: Sequence[str]) -> Iterator[dict[str, Page]]:
-            return self._load(ids, read_at_us, at_hand, came_further)
-
         yield (pages := self._memory.get(needs))
         missing = _without(needs, pages)
         if self._shared is None:
-            yield from load([*missing])
+            yield from self._load([*missing], reading)
             return
-        yield (cached := self._shared.get(missing, read_at_us))
+        yield (cached := self._shared.get(missing, reading.read_at_us))
         self._memory.put(cached.values())
         missing = _without(missing, cached)
         deadline = self._clock() + MARKER_MS / 1000
-        ours = self._shared.announce(missing, read_at_us)
-        yield from load([name for name in missing if name in ours])
+        ours = self._shared.announce(missing, reading.read_at_us)
+        yield from self._load([name for name in missing if name in ours], reading)
         theirs = _without(missing, ours)
         yield (come := self._wait(theirs, deadline))
-        yield from load([*_without(theirs, come)])
+        yield from self._load([*_without(theirs, come)], reading)
 
     def _wait(self, needs: Mapping[str, int], deadline: float) -> dict[str, Page]:
         """Those of the pages that other workers announced which come before the deadline."""
@@ -259,13 +242,11 @@ class PageCache:
         self._memory.put(pages.values())
         return pages
 
-    def _load(
-        self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page], came_further: Callable[[], None]
-    ) -> Iterator[dict[str, Page]]:
+    def _load(self, ids: Sequence[str], reading: Reading) -> Iterator[dict[str, Page]]:
         """From the graph, for everybody."""
         if not ids:
             return
-        for part in self._loader.load_parts(ids, read_at_us, at_hand, came_further):
+        for part in self._loader.load_parts(ids, reading):
             pages = dict(part)
             self._memory.put(pages.values())
             if (shared := self._shared) is not None:

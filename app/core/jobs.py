@@ -1,15 +1,11 @@
-"""The values and ports of the producer's side: how jobs are made, sent, looked at and repaired.
+"""Jobs as the producer's and the operator's side sees them, and the port to the graph that they are cut from."""
 
-Invariant: standard library and our own pure modules only, so that `app.jobs` and `app.jobs.repairs` can be typed and
-tested without a database, a queue or a graph.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
-from app.core.unsent import UnsentSegment
+from app.core.unsent import SpanFinder
 from app.errors import PermanentError
 
 JOB_STATUSES: Final = ("QUEUED", "IN_PROGRESS", "COMPLETED", "FAILED")
@@ -105,65 +101,9 @@ class Outlook(NamedTuple):
     """In nobody's hands."""
 
 
-class SegmentSource(Protocol):
+class SegmentSource(SpanFinder, Protocol):
     """The graph. Every method may raise `OutageError`, `TransientError` or `PermanentError`."""
 
     def list_segments(self, manifestation_id: str) -> Sequence[tuple[str, int, int]] | None:
         """(id, start, end) of its segmentation or, without one, its pagination; None: there is no such text."""
-        ...
-
-    def find_spans(self, segment_ids: Sequence[str]) -> Mapping[str, tuple[int, int]]:
-        """(start, end) of those segments that exist and have a span."""
-        ...
-
-
-class JobStore(Protocol):
-    """Making and sending jobs. Each call is one transaction; every method may raise `OutageError`."""
-
-    def create(self, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> None:
-        """Write the job with all its segments, or nothing. Doing it twice does it once."""
-        ...
-
-    def get(self, job_id: str) -> Job | None:
-        """The job, if there is one."""
-        ...
-
-    def list_unsent(self, job_id: str, after_segment_id: str | None, limit: int) -> list[UnsentSegment]:
-        """QUEUED segments for which no message was sent, by segment_id; none of a cancelled job."""
-        ...
-
-    def mark_sent(self, task_ids: Collection[str]) -> None:
-        """Their messages are on the queue."""
-        ...
-
-    def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
-        """Keep (task id, start, end) of segments that have none."""
-        ...
-
-
-class RepairStore(Protocol):
-    """An operator's hand on jobs. Each call is one transaction; every method may raise `OutageError`."""
-
-    def requeue_failed(self, job_id: str, limit: int) -> int:
-        """Send up to `limit` FAILED segments back to QUEUED, unsent, and lift a cancellation; how many."""
-        ...
-
-    def cancel(self, job_id: str) -> int | None:
-        """End what is unfinished; how many segments. None: there is no such job, or it is COMPLETED."""
-        ...
-
-    def find_drift(self, job_id: str | None) -> list[Drift]:
-        """Jobs that contradict their rows; without `job_id` only the unfinished and the last day's."""
-        ...
-
-    def repair(self, job_id: str) -> bool:
-        """Count the job's rows again under its lock; whether anything was different."""
-        ...
-
-    def find_miscounted(self, job_id: str | None) -> list[Miscount]:
-        """Jobs with no rows, or others than `total_segments` says; without `job_id` only those that have not ended."""
-        ...
-
-    def look_ahead(self, job_id: str | None, after_seconds: float) -> Outlook:
-        """What each unfinished segment waits for; a message counts as young for `after_seconds`, doubled."""
         ...

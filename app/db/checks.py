@@ -1,21 +1,15 @@
 """Whether PostgreSQL is as a worker needs it: it answers, takes writes, and has the tables."""
 
-from typing import Final, Protocol
+from typing import Final
 
 from sqlalchemy import Engine
 
+from app.db.claims import PostgresClaims
 from app.db.postgres import SERVICE, run
+from app.db.results import PostgresResults
 from app.errors import OutageError
 
 TABLES: Final = ["root_job", "segment_task", "completion_outbox"]
-
-
-class Checked(Protocol):
-    """A store that can try its statements without doing anything."""
-
-    def check(self) -> None:
-        """Raises `ProcessorError` when the tables are not as it needs them."""
-        ...
 
 
 def ping(engine: Engine) -> None:
@@ -50,7 +44,7 @@ def hiding_schemas(engine: Engine) -> list[str]:
     return [row[0] for row in rows]
 
 
-def expect_tables(engine: Engine, *statements: Checked) -> None:
+def expect_tables(engine: Engine, *statements: PostgresClaims | PostgresResults) -> None:
     """The tables are there, and these statements fit them. Raises `ProcessorError` if not."""
     if missing := ", ".join(missing_tables(engine)):
         reason = f"the tables {missing} are missing; run: alembic upgrade head"

@@ -179,7 +179,7 @@ WHERE t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
 
 
 class PostgresRepairs:
-    """`RepairStore` on PostgreSQL; each method is one transaction and may raise `OutageError`."""
+    """An operator's hand on jobs. Each method is one transaction and may raise `OutageError`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

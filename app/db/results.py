@@ -109,7 +109,7 @@ LEFT JOIN leased a USING (job_id)
 LEFT JOIN ended e USING (job_id)
 """
 
-LOCK_TIMEOUT_MS: Final = 5_000
+SETTLE_LOCK_TIMEOUT_MS: Final = 5_000
 """How long a settling waits for a row that somebody has locked: its job's, mostly, for which its batches queue."""
 
 _SETTLE: Final = Prepared(SETTLE)
@@ -129,7 +129,7 @@ class PostgresResults:
         if not endings:
             return Settled(frozenset())
         ours = {(ending.claim.task_id, ending.claim.token, _columns(ending)[0]) for ending in endings}
-        answered = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=LOCK_TIMEOUT_MS)
+        answered = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=SETTLE_LOCK_TIMEOUT_MS)
         rows = [row for row in answered if (row.task_id, row.token, row.status) in ours]
         announcements = {
             row.job_id: Announcement(row.job_id, row.manifestation_id, row.lease_token)

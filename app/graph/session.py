@@ -25,6 +25,7 @@ from app.errors import (
     TransientError,
 )
 from app.neo4j_quries import PING
+from app.pages.reading import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +57,6 @@ _TOO_MUCH_CODES: Final = (
     "Neo.TransientError.General.MemoryPoolOutOfMemoryError",
     "Neo.TransientError.General.TransactionMemoryLimit",
 )
-
-
-class Patience:
-    """How long something may wait for the server in all, over any number of reads. In seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        self.left = seconds
 
 
 class Watch:

@@ -16,7 +16,7 @@ from app.core.unsent import RESEND_AFTER_SECONDS
 from app.errors import ConfigurationError, PermanentError, ProcessorError
 from app.jobs import commands as commands
 from app.jobs.producer import check_id
-from app.jobs.wiring import Parts
+from app.jobs.wiring import LazyParts
 from app.logs import setup_logging
 
 EXIT_FAILED: Final = 1
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Run what was parsed; its exit code."""
-    parts = Parts()
+    parts = LazyParts()
     try:
         code: int = options.command(parts, options)
         sys.stdout.flush()

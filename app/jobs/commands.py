@@ -23,14 +23,14 @@ from app.jobs.printing import (
     watching,
 )
 from app.jobs.producer import Sending, find_job
-from app.jobs.wiring import COMPLETED_QUEUE, GRAPH, SEGMENTS_QUEUE, STORE, Parts, require
+from app.jobs.wiring import COMPLETED_QUEUE, GRAPH, SEGMENTS_QUEUE, STORE, LazyParts, require
 from app.logs import one_line
 
 WATCH_SECONDS: Final = 0.5
 MOST_NAMED: Final = 10
 
 
-def create(parts: Parts, options: argparse.Namespace) -> int:
+def create(parts: LazyParts, options: argparse.Namespace) -> int:
     """Make a job and send its messages."""
     require(*STORE, *SEGMENTS_QUEUE, *GRAPH)
     job = parts.producer.create(options.manifestation_id)
@@ -38,14 +38,14 @@ def create(parts: Parts, options: argparse.Namespace) -> int:
     return _send(parts, job, job.total_segments)
 
 
-def resume(parts: Parts, options: argparse.Namespace) -> int:
+def resume(parts: LazyParts, options: argparse.Namespace) -> int:
     """Send what was not sent."""
     require(*STORE, *SEGMENTS_QUEUE)
     job = find_job(parts.jobs, options.job_id)
     return _send(parts, job, None)
 
 
-def _send(parts: Parts, job: Job, wanted: int | None) -> int:
+def _send(parts: LazyParts, job: Job, wanted: int | None) -> int:
     """Send the job's unsent messages with a progress bar; 1 when some are not on the queue."""
     sent = 0
     try:
@@ -65,7 +65,7 @@ def _send(parts: Parts, job: Job, wanted: int | None) -> int:
     return _report(parts, job, sending)
 
 
-def _report(parts: Parts, job: Job, sending: Sending) -> int:
+def _report(parts: LazyParts, job: Job, sending: Sending) -> int:
     text = one_line(job.manifestation_id)
     if not sending.sent and sending.is_complete:
         say(f"Job {job.job_id} of {text}: no message is waiting to be sent.")
@@ -86,7 +86,7 @@ def _hint(job: Job) -> str:
     return f"To send the rest: python -m app.jobs resume {job.job_id}"
 
 
-def status(parts: Parts, options: argparse.Namespace) -> int:
+def status(parts: LazyParts, options: argparse.Namespace) -> int:
     """Show one job, or watch it until it ends."""
     job = find_job(parts.jobs, options.job_id)
     if not options.watch:
@@ -102,13 +102,13 @@ def status(parts: Parts, options: argparse.Namespace) -> int:
     return 0 if job.status == "COMPLETED" else 1
 
 
-def list_jobs(parts: Parts, options: argparse.Namespace) -> int:
+def list_jobs(parts: LazyParts, options: argparse.Namespace) -> int:
     """Show the newest jobs."""
     print_jobs(parts.jobs.list_jobs(options.status, options.limit))
     return 0
 
 
-def show(parts: Parts, options: argparse.Namespace) -> int:
+def show(parts: LazyParts, options: argparse.Namespace) -> int:
     """Print every segment with its result as JSON lines."""
     find_job(parts.jobs, options.job_id)
     for record in parts.jobs.read_records(options.job_id):
@@ -116,7 +116,7 @@ def show(parts: Parts, options: argparse.Namespace) -> int:
     return 0
 
 
-def retry(parts: Parts, options: argparse.Namespace) -> int:
+def retry(parts: LazyParts, options: argparse.Namespace) -> int:
     """Do the FAILED segments again."""
     require(*STORE, *SEGMENTS_QUEUE)
     job = find_job(parts.jobs, options.job_id)
@@ -128,7 +128,7 @@ def retry(parts: Parts, options: argparse.Namespace) -> int:
     return _send(parts, job, requeued or None)
 
 
-def cancel(parts: Parts, options: argparse.Namespace) -> int:
+def cancel(parts: LazyParts, options: argparse.Namespace) -> int:
     """End a job."""
     ended = repairs.cancel(parts.repairs, parts.jobs, options.job_id)
     job = find_job(parts.jobs, options.job_id)
@@ -140,7 +140,7 @@ def cancel(parts: Parts, options: argparse.Namespace) -> int:
     return 0
 
 
-def reconcile(parts: Parts, options: argparse.Namespace) -> int:
+def reconcile(parts: LazyParts, options: argparse.Namespace) -> int:
     """Find and mend what is wrong, as each worker's sweep does."""
     require(*STORE, *SEGMENTS_QUEUE, *COMPLETED_QUEUE)
     if options.job_id:

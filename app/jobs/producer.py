@@ -13,8 +13,9 @@ from typing import Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.core.jobs import ConflictError, Job, JobStore, NotFoundError, SegmentSource
+from app.core.jobs import ConflictError, Job, NotFoundError, SegmentSource
 from app.core.unsent import UnsentSegment, with_spans
+from app.db.jobs import PostgresJobs
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
 from app.models import Id, SegmentMessage
 from app.outbox.messages import segment_message
@@ -66,7 +67,7 @@ class Producer:
 
     def __init__(
         self,
-        store: JobStore,
+        store: PostgresJobs,
         queue: MessageQueue,
         graph: SegmentSource,
         *,
@@ -153,7 +154,7 @@ class Producer:
             )
 
 
-def find_job(store: JobStore, job_id: str) -> Job:
+def find_job(store: PostgresJobs, job_id: str) -> Job:
     """The job. Raises `NotFoundError`."""
     job = store.get(job_id)
     if job is None:

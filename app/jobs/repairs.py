@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
-from app.core.jobs import ConflictError, Drift, JobStore, Miscount, Outlook, RepairStore
+from app.core.jobs import ConflictError, Drift, Miscount, Outlook
+from app.db.jobs import PostgresJobs
+from app.db.repairs import PostgresRepairs
 from app.jobs.producer import find_job
 from app.outbox.pace import FEWEST_RESENT
 from app.outbox.sweep import SweepReport
@@ -27,7 +29,7 @@ class Sweeper(Protocol):
         ...
 
 
-def retry(repairs: RepairStore, store: JobStore, job_id: str) -> int:
+def retry(repairs: PostgresRepairs, store: PostgresJobs, job_id: str) -> int:
     """Send every FAILED segment back to QUEUED, attempts 0, nothing cached before now; how many.
 
     A cancellation is lifted. The messages are the caller's to send. Raises `NotFoundError`.
@@ -36,7 +38,7 @@ def retry(repairs: RepairStore, store: JobStore, job_id: str) -> int:
     return sum(iter(lambda: repairs.requeue_failed(job_id, CHUNK_SEGMENTS), 0))
 
 
-def cancel(repairs: RepairStore, store: JobStore, job_id: str) -> int:
+def cancel(repairs: PostgresRepairs, store: PostgresJobs, job_id: str) -> int:
     """End the job: its unfinished segments are FAILED, whoever works on them can write nothing; how many.
 
     Raises `NotFoundError`, or `ConflictError` for a job that is COMPLETED.
@@ -77,7 +79,7 @@ class Reconciliation:
 
 
 def reconcile(
-    repairs: RepairStore, sweep: Sweeper, job_id: str | None, after_seconds: float, messages_on_queue: int
+    repairs: PostgresRepairs, sweep: Sweeper, job_id: str | None, after_seconds: float, messages_on_queue: int
 ) -> Reconciliation:
     """Mend counters that differ from their rows, then sweep until nothing is left to do.
 

@@ -91,7 +91,7 @@ class _made_once[T](cached_property[T]):
             return super().__get__(parts, owner)
 
 
-class Parts:
+class LazyParts:
     """The parts, each made when it is first asked for. Raises `ConfigurationError` then. Safe to share."""
 
     def __init__(self) -> None:

@@ -4,29 +4,31 @@ Invariant: the same pages give the same answer, always. The walk asks for pages 
 a time, so many walks driven together need one load a level; where pages come from is not known here.
 """
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from app.core.segments import Start
 from app.errors import PermanentError
 from app.pages.page import Page
+from app.pages.reading import Reading
+
+logger = logging.getLogger("app.neo4j_database")
+"""The published name of the line that tells of a walk."""
 
 FEW_SEGMENTS = 1_000
 GUESSED_SEGMENT_BYTES = 200
 
 type Walk = Generator[list[str], Mapping[str, Page], list[Visit]]
-type Load = Callable[[Mapping[str, int], Collection[Page]], Mapping[str, Page]]
-"""From what is needed, as for a `PageSource`, and the pages at hand."""
 
 
 class PageSource(Protocol):
     """Where pages come from: the graph, or cache tiers before it."""
 
-    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         """A page for every id in `needs`, none read before the time (microseconds) that stands there.
 
-        `read_at_us`: the time that the caller's claim returned; pages loaded now carry it. `at_hand`: pages that the
-        caller has; what those not read before `read_at_us` tell of the pages that are loaded is not read again.
+        Raises `OutageError` or `TransientError`.
         """
         ...
 
@@ -94,18 +96,26 @@ class RelatedTexts:
         return f"[{','.join([page.entry(ranks) for page, ranks in self._entries])}]"
 
 
-def walk_together(starts: Sequence[Start], load: Load) -> list[RelatedTexts | PermanentError]:
-    """Drive the walks in lock-step, one `load` a level for all of them; an answer a start, in their order.
+def walk_together(
+    starts: Sequence[Start], source: PageSource, came_further: Callable[[], None] = lambda: None
+) -> list[RelatedTexts | PermanentError]:
+    """Drive the walks in lock-step, one `source.get` a level for all of them; an answer a start, in their order.
 
-    A start that cannot be answered gets its error as its answer; the others go on. What `load` raises passes.
+    A start that cannot be answered gets its error as its answer; the others go on. What `source` raises passes.
     """
+    if logger.isEnabledFor(logging.INFO):
+        for start in starts:
+            logger.info("Starting BFS traversal from manifestation %s", start.manifestation_id)
     answers: dict[int, RelatedTexts | PermanentError] = {}
     pages: dict[str, Page] = {}
+    # What is loaded now is read after the last of the claims returned, so it may carry the latest time.
+    read_at_us = max((start.read_at_us for start in starts), default=0)
+    reading = Reading(read_at_us, pages.values(), came_further=came_further)
     walks = [walk(start.manifestation_id, start.start, start.end) for start in starts]
     frontiers = {at: next(steps) for at, steps in enumerate(walks)}
     while frontiers:
         if needs := _needs(starts, frontiers, pages):
-            pages.update(load(needs, pages.values()))
+            pages.update(source.get(needs, reading))
         for at in list(frontiers):
             try:
                 frontiers[at] = walks[at].send(pages)

@@ -10,6 +10,7 @@ import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.caching.key import name_clock
@@ -26,6 +27,7 @@ from app.neo4j_database import Neo4JDatabase
 from app.neo4j_database_validator import validate
 from app.outbox.relay import Relay
 from app.outbox.sweep import Sweep
+from app.pages.walk import walk_together
 from app.service.charging import Charger
 from app.service.claiming import Claimer
 from app.service.settling import Settler
@@ -106,7 +108,6 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         settings.neo4j_user,
         settings.neo4j_password,
         settings.neo4j_database,
-        came_further=progress.mark,
     )
     pages = PageCache.connect(
         graph,
@@ -115,7 +116,6 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         ttl_seconds=settings.cache_ttl_seconds,
         secret=settings.neo4j_password,
         clock_id=name_clock(settings.postgres_url),
-        came_further=progress.mark,
     )
     claims = PostgresClaims(engine, worker, settings.max_attempts)
     results = PostgresResults(engine)
@@ -128,7 +128,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
     )
     service = TaskService(
         Claimer(claims, lease_seconds=lease_seconds_of(limits.visibility_timeout_seconds)),
-        lambda starts: graph.relate(starts, pages),
+        partial(walk_together, source=pages, came_further=progress.mark),
         Charger(settings.max_attempts),
         Settler(results, housekeeper, gate),
         in_flight,

@@ -16,7 +16,7 @@ from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.errors import OutageError
 from app.jobs.producer import Producer
-from app.jobs.wiring import Parts
+from app.jobs.wiring import LazyParts
 from app.models import AllRelations, JobState, parse_segment_message
 from app.relation import create_job
 from devstack.families import SMALL_FAMILY_PATH, Family
@@ -216,7 +216,7 @@ def test_a_job_whose_messages_did_not_all_go_out_is_503_and_named(
     """Whoever asked must not make another job: this one is there, and how to send the rest is said."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    parts = Parts()
+    parts = LazyParts()
     jobs = PostgresJobs(engine)
     graph = Texts({"m": segments(12)})
     for queue, reason in (

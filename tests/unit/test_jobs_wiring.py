@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.db.postgres import make_engine
-from app.jobs.wiring import Parts
+from app.jobs.wiring import LazyParts
 
 THREADS = 8
 
@@ -48,12 +48,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_first_requests_at_the_same_time_open_one_engine(made: list[object]) -> None:
-    parts = Parts()
+    parts = LazyParts()
     assert len({id(engine) for engine in at_once(lambda: parts.engine)}) == 1
     assert len(made) == 1
 
 
 def test_parts_that_are_made_of_parts_are_made_once(made: list[object]) -> None:
-    parts = Parts()
+    parts = LazyParts()
     assert len({id(producer) for producer in at_once(lambda: parts.producer)}) == 1
     assert len(made) == 1

@@ -59,7 +59,7 @@ def test_pages_of_any_family_are_the_same_beside_pages_at_hand(asked: tuple[Fami
 def test_a_walk_reads_each_alignment_between_its_levels_once() -> None:
     graph = MemoryGraph(SMALL)
     root = SMALL.manifestations[0]
-    walk_together([Start(root, 0, 10**6, 0, 1)], lambda needs, at_hand: graph.get(needs, 1, at_hand))
+    walk_together([Start(root, 0, 10**6, 0, 1)], graph)
     level_of = {name: level for level, names in enumerate(graph.loads) for name in names}
     assert graph.spared
     assert sorted(graph.spared) == sorted(
