@@ -100,6 +100,21 @@ def load_settings(*names: str) -> Settings:
     return settings
 
 
+AWS: Final = ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_SQS")
+"""What a client of SQS is made from; see `aws_access`."""
+
+
+def aws_access(settings: Settings) -> dict[str, str | None]:
+    """The keyword arguments of `app.sqs.queue.make_client` that the settings hold."""
+    return {
+        "region": settings.aws_region,
+        "endpoint_url": settings.aws_endpoint_url_sqs,
+        "access_key_id": settings.aws_access_key_id,
+        "secret_access_key": settings.aws_secret_access_key,
+        "session_token": settings.aws_session_token,
+    }
+
+
 def refuse_same_queues(urls: Mapping[str, str | None]) -> None:
     """Two of them are the same queue: what a worker sent to one it would receive as the other.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
 
-from app.config import Settings, load_settings
+from app.config import AWS, aws_access, load_settings
 from app.db.checks import missing_tables
 from app.db.jobs import PostgresJobs
 from app.db.outbox import PostgresOutbox
@@ -23,19 +23,12 @@ from app.jobs.producer import Producer
 from app.logs import one_line
 from app.outbox.relay import Relay
 from app.outbox.sweep import Sweep
-from app.sqs.queue import Queue, make_client
+from app.sqs.queue import Queue, make_queue
 
 if TYPE_CHECKING:
     from app.neo4j_database import Neo4JDatabase
 
 STORE: Final = ("POSTGRES_URL",)
-AWS: Final = (
-    "AWS_REGION",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_ENDPOINT_URL_SQS",
-)
 SEGMENTS_QUEUE: Final = (*AWS, "SQS_QUEUE_URL")
 COMPLETED_QUEUE: Final = (*AWS, "SQS_COMPLETED_QUEUE_URL")
 GRAPH: Final = ("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "NEO4J_DATABASE")
@@ -118,7 +111,7 @@ class LazyParts:
     def queue(self) -> Queue:
         """The input queue."""
         settings = load_settings(*SEGMENTS_QUEUE)
-        return make_queue(settings, settings.sqs_queue_url)
+        return make_queue(settings.sqs_queue_url, **aws_access(settings))
 
     @_made_once
     def producer(self) -> Producer:
@@ -130,7 +123,7 @@ class LazyParts:
         """The worker's sweep."""
         settings = load_settings(*COMPLETED_QUEUE)
         outbox = PostgresOutbox(self.engine)
-        relay = Relay(outbox, make_queue(settings, settings.sqs_completed_queue_url))
+        relay = Relay(outbox, make_queue(settings.sqs_completed_queue_url, **aws_access(settings)))
         return Sweep(outbox, relay, self.queue, self.graph)
 
     def explain(self, error: ProcessorError) -> str:
@@ -147,15 +140,3 @@ class LazyParts:
         with suppress(KeyError):
             self.__dict__["engine"].dispose()
         self.graph.close()
-
-
-def make_queue(settings: Settings, url: str) -> Queue:
-    """The queue at `url`, through a client with the settings' region, endpoint and keys."""
-    client = make_client(
-        settings.aws_region,
-        endpoint_url=settings.aws_endpoint_url_sqs,
-        access_key_id=settings.aws_access_key_id,
-        secret_access_key=settings.aws_secret_access_key,
-        session_token=settings.aws_session_token,
-    )
-    return Queue(client, url)

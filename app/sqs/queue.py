@@ -52,7 +52,7 @@ _THROTTLED: Final = frozenset({"Throttling", "ThrottlingException", "RequestThro
 
 
 def make_client(
-    region: str,
+    region: str | None,
     *,
     wait_seconds: int = 0,
     connections: int = 10,
@@ -214,6 +214,11 @@ class Queue:
             for failure in reply.get("Failed", ()):
                 refused[int(failure["Id"])] = str(failure.get("Message") or failure["Code"])
         return refused
+
+
+def make_queue(url: str, **access: Any) -> Queue:
+    """The queue at `url`, through a client of its own; `access`: see `make_client`. Connects to nothing."""
+    return Queue(make_client(**access), url)
 
 
 def text_attribute(text: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.caching.key import name_clock
 from app.caching.tiers import PageCache
-from app.config import Settings, load_settings, refuse_same_queues
+from app.config import AWS, Settings, aws_access, load_settings, refuse_same_queues
 from app.db.checks import expect_tables, ping
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
@@ -59,11 +59,7 @@ HELPERS_CONNECTIONS: Final = 3
 RESULTS_BYTES: Final = 16_000_000
 """Of results that are being stored at the same time; PostgreSQL's driver makes some five copies of each."""
 QUEUE_SETTINGS: Final = (
-    "aws_region",
-    "aws_access_key_id",
-    "aws_secret_access_key",
-    "aws_session_token",
-    "aws_endpoint_url_sqs",
+    *AWS,
     "sqs_dead_letter_queue_url",
     "sqs_wait_time_seconds",
     "sqs_batch_size",
@@ -239,15 +235,10 @@ class _Queues:
         def client(wait_seconds: int) -> "SQSClient":
             if wanted.client is not None:
                 return wanted.client
-            return make_client(
-                wanted.region or settings.aws_region,
-                wait_seconds=wait_seconds,
-                connections=settings.sqs_batches_in_hand + 4,
-                endpoint_url=settings.aws_endpoint_url_sqs,
-                access_key_id=settings.aws_access_key_id,
-                secret_access_key=settings.aws_secret_access_key,
-                session_token=settings.aws_session_token,
-            )
+            access = aws_access(settings)
+            if wanted.region is not None:
+                access["region"] = wanted.region
+            return make_client(**access, wait_seconds=wait_seconds, connections=settings.sqs_batches_in_hand + 4)
 
         calls = client(0)
         return cls(
