@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, base_environment
+from tests.support.services import ROOT, base_environment
 
 LIMIT_SECONDS = 840
 

@@ -18,9 +18,9 @@ from app.outbox.sweep import Sweep, SweepReport
 from app.sqs.delivery import Delivery, read_delivery
 from app.worker import loop, wiring
 from app.worker.housekeeper import Housekeeper
-from tests import killer
 from tests.chaos import receives
 from tests.chaos.surroundings import RESEND_AFTER_SECONDS, SWEEP_SECONDS
+from tests.support import killer
 
 
 class ImpatientSweep(Sweep):

@@ -18,8 +18,8 @@ from app.core.segments import (
     Suspect,
     Unknown,
 )
-from tests.asking import ask
-from tests.contract.stores import LEASE_SECONDS, MAX_ATTEMPTS, RESULT, Stores
+from tests.support.asking import ask
+from tests.support.stores import LEASE_SECONDS, MAX_ATTEMPTS, RESULT, Stores
 
 # Claim: what can be claimed
 

@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.endings import Postponed
-from tests.contract.stores import LEASE_SECONDS, Stores
+from tests.support.stores import LEASE_SECONDS, Stores
 
 OUTBOX_LEASE_SECONDS = 30
 RESEND_AFTER_SECONDS = 900.0

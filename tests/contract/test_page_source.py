@@ -18,9 +18,9 @@ from app.pages.reading import Reading
 from app.pages.walk import PageSource
 from devstack import Stack
 from devstack.families import Family, empty_graph
-from tests.answers import EXAMPLES
-from tests.cache_fixtures import FakeStore
-from tests.graph_fixtures import MemoryGraph, page_of
+from tests.support.answers import EXAMPLES
+from tests.support.caches import FakeStore
+from tests.support.graphs import MemoryGraph, page_of
 
 FAMILY = Family.from_json(EXAMPLES / "small_family.json")
 ROOMY_BYTES = 10**9

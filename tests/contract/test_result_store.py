@@ -7,7 +7,7 @@ import pytest
 from app.core.endings import Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 from app.core.segments import Claimed
 from app.errors import DataError
-from tests.contract.stores import LEASE_SECONDS, RESULT, Stores
+from tests.support.stores import LEASE_SECONDS, RESULT, Stores
 
 ENDINGS: dict[str, Callable[[Claimed], Ending]] = {
     "completed": lambda claim: Completed(claim, RESULT),

@@ -11,7 +11,7 @@ import pytest
 
 from app.caching.store import Entry, RedisStore, Store
 from devstack import Stack
-from tests.cache_fixtures import FakeStore
+from tests.support.caches import FakeStore
 
 LONG_MS = 1_000_000
 LIMIT_SECONDS = 30

@@ -12,8 +12,8 @@ from app.errors import OutageError, TransientError
 from app.sqs.acknowledge import Acknowledger
 from app.sqs.delivery import COPY_SLACK_MS, Delivery, read_delivery
 from app.sqs.queue import Outgoing, Queue
-from tests.conftest import Queues
-from tests.worker import wait_until
+from tests.support.services import Queues
+from tests.support.worker import wait_until
 
 
 def receive(queue: Queue, visibility_seconds: int = 60) -> Delivery:

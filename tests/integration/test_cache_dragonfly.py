@@ -20,7 +20,7 @@ from app.pages.page import Page
 from app.pages.reading import Reading
 from devstack import Stack
 from devstack.proxy import Proxy
-from tests.cache_fixtures import PageMaker
+from tests.support.caches import PageMaker
 
 NOW_US = 1_800_000_000_000_000
 HOUR_US = 3_600_000_000

@@ -31,9 +31,9 @@ from app.db.outbox import PostgresOutbox
 from app.db.repairs import PostgresRepairs
 from app.db.results import PostgresResults
 from devstack import Stack
-from tests.asking import ask
-from tests.endstate import problems
-from tests.tables import Tables, migrated_database
+from tests.support.asking import ask
+from tests.support.endstate import problems
+from tests.support.tables import Tables, migrated_database
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "300"))
 SECONDS_A_ROUND = 0.25

@@ -23,10 +23,9 @@ from app.sqs.queue import Outgoing, Queue, QueueFacts
 from app.threads.gate import Gate
 from app.threads.stopping import Stop
 from app.worker.housekeeper import Housekeeper
-from tests.asking import ask
-from tests.conftest import Queues
-from tests.integration.test_sqs import receive_all
-from tests.worker import wait_until
+from tests.support.asking import ask
+from tests.support.services import Queues, receive_all
+from tests.support.worker import wait_until
 
 
 class Graph:

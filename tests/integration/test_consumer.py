@@ -32,8 +32,8 @@ from app.worker.loop import EXIT_OK, EXIT_STALLED, Loop
 from app.worker.parts import Limits, Parts
 from app.worker.prober import Prober
 from app.worker.wiring import Wanted, build_message_loop
-from tests.conftest import Queues
-from tests.worker import wait_until
+from tests.support.services import Queues
+from tests.support.worker import wait_until
 
 JOB = str(uuid.uuid4())
 REGION = "us-east-1"

@@ -23,9 +23,9 @@ from app.jobs.producer import Producer
 from app.models import parse_segment_message
 from app.sqs.queue import Outgoing
 from devstack.families import SMALL_FAMILY_PATH, Family
-from tests.conftest import ROOT, Queues
-from tests.integration.conftest import Command
-from tests.integration.jobs_fixtures import RESULT, assert_true, claimed, complete, fail, make_job, rows, statuses
+from tests.support.commands import Command
+from tests.support.jobs import RESULT, assert_true, claimed, complete, fail, make_job, rows, statuses
+from tests.support.services import ROOT, Queues
 
 TEXT = "root-bo"
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)

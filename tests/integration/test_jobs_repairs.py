@@ -20,7 +20,7 @@ from app.db.repairs import PostgresRepairs
 from app.jobs.repairs import CHUNK_SEGMENTS, MOST_ON_QUEUE, Reconciliation, cancel, reconcile, retry
 from app.outbox.pace import FEWEST_RESENT
 from app.outbox.sweep import SweepReport
-from tests.integration.jobs_fixtures import (
+from tests.support.jobs import (
     assert_true,
     claim,
     claimed,
@@ -31,7 +31,7 @@ from tests.integration.jobs_fixtures import (
     segments,
     statuses,
 )
-from tests.worker import wait_until
+from tests.support.worker import wait_until
 
 RACES = 15
 

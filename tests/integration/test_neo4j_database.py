@@ -38,9 +38,9 @@ from bench.reference import reference_walk
 from devstack import Stack
 from devstack.families import Annotation, Family, Segment, empty_graph, load_family
 from devstack.proxy import Proxy
-from tests.answers import EXAMPLES, canonical, decoded, example_files, read_example
-from tests.graph_fixtures import page_of
-from tests.strategies import Question, asked_families
+from tests.support.answers import EXAMPLES, canonical, decoded, example_files, read_example
+from tests.support.graphs import page_of
+from tests.support.strategies import Question, asked_families
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Family.from_json(EXAMPLES / "small_family.json")

@@ -16,7 +16,7 @@ from app.db.results import PostgresResults
 from app.errors import ConfigurationError, DataError, OutageError, SchemaError, StatementTimeoutError, TransientError
 from app.threads.stopping import Stop
 from app.worker.startup import persist
-from tests.worker import wait_until
+from tests.support.worker import wait_until
 
 BEHIND = "SELECT pid FROM pg_stat_activity WHERE %(pid)s = ANY(pg_blocking_pids(pid))"
 

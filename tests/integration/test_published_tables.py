@@ -16,10 +16,10 @@ from app.db.claims import PostgresClaims
 from app.db.postgres import make_engine, run
 from app.db.results import PostgresResults
 from devstack import Stack
-from tests.asking import ask
-from tests.endstate import problems
-from tests.tables import Tables, migrated_database
-from tests.worker import wait_until
+from tests.support.asking import ask
+from tests.support.endstate import problems
+from tests.support.tables import Tables, migrated_database
+from tests.support.worker import wait_until
 
 OPERATORS_QUERY = (
     "SELECT job_id, manifestation_id, completed_segments, total_segments, status, updated_at FROM root_job"

@@ -12,7 +12,7 @@ import pytest
 import purge_sqs
 from app.errors import TransientError
 from app.sqs.queue import Outgoing, Queue
-from tests.conftest import ROOT, Queues
+from tests.support.services import ROOT, Queues
 
 MESSAGES = 3
 

@@ -20,10 +20,10 @@ from app.jobs.wiring import LazyParts
 from app.models import AllRelations, JobState, parse_segment_message
 from app.relation import create_job
 from devstack.families import SMALL_FAMILY_PATH, Family
-from tests.conftest import ROOT, Queues, base_environment
-from tests.integration.jobs_fixtures import RESULT, claimed, complete, fail, make_job, rows, segments
-from tests.integration.test_jobs_sending import Pauses, Texts, TroubledQueue, lose, refuse_all
-from tests.worker import Worker, wait_until
+from tests.support.jobs import RESULT, claimed, complete, fail, make_job, rows, segments
+from tests.support.producer import Pauses, Texts, TroubledQueue, lose, refuse_all
+from tests.support.services import ROOT, Queues, base_environment
+from tests.support.worker import Worker, wait_until
 
 TEXT = "root-bo"
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)

@@ -31,9 +31,9 @@ from app.db.outbox import PostgresOutbox
 from app.db.repairs import PostgresRepairs
 from app.db.results import PostgresResults
 from devstack import Stack
-from tests.fakes import FakeDatabase
-from tests.rows import JobRow, OutboxRow, SegmentRow
-from tests.tables import Tables, migrated_database
+from tests.support.fakes import FakeDatabase
+from tests.support.rows import JobRow, OutboxRow, SegmentRow
+from tests.support.tables import Tables, migrated_database
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "100"))
 STEPS = 30

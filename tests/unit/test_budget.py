@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.threads.budget import ByteBudget
-from tests.graph_fixtures import unhurried
-from tests.worker import wait_until
+from tests.support.graphs import unhurried
+from tests.support.worker import wait_until
 
 LIMIT_BYTES = 100
 WAIT_SECONDS = 30

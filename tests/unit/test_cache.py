@@ -19,10 +19,10 @@ from app.pages.reading import Reading
 from app.pages.walk import walk_together
 from app.threads.background import Background
 from bench.reference import reference_walk
-from tests.answers import decoded, example_files, read_example
-from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
-from tests.graph_fixtures import MemoryGraph, unhurried
-from tests.worker import wait_until
+from tests.support.answers import decoded, example_files, read_example
+from tests.support.caches import FakeStore, ManualClock, PageMaker
+from tests.support.graphs import MemoryGraph, unhurried
+from tests.support.worker import wait_until
 
 ROOMY = 10**9
 KEY = b"the key"

@@ -18,7 +18,7 @@ from app.caching.shared import (
 )
 from app.pages.format import encode_page
 from app.pages.page import Page
-from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
+from tests.support.caches import FakeStore, ManualClock, PageMaker
 
 KEY = b"the key"
 NOW_US = 10  # of the caller's claim

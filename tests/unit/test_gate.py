@@ -11,8 +11,8 @@ from app.errors import OutageError, TransientError
 from app.threads.gate import Gate
 from app.threads.stopping import Stop
 from app.worker.prober import FIRST_PROBE_SECONDS, RELAPSE_SECONDS, SLOWEST_PROBE_SECONDS, Prober
-from tests.fakes import FakeClock
-from tests.worker import wait_until
+from tests.support.fakes import FakeClock
+from tests.support.worker import wait_until
 
 
 class Waits(Stop):

@@ -13,7 +13,7 @@ from app.sqs.queue import MAX_VISIBILITY_SECONDS
 from app.threads.stopping import Stop
 from app.worker.heartbeat import Heartbeat, lease_seconds_of
 from app.worker.in_flight import InFlight
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 VISIBILITY_SECONDS = 60
 

@@ -8,9 +8,9 @@ from app.core.segments import Start
 from app.pages.mirrors import find_mirrors
 from app.pages.walk import walk_together
 from devstack.families import Family
-from tests.answers import EXAMPLES
-from tests.graph_fixtures import MemoryGraph, page_of, pages_of, pair_of, unhurried
-from tests.strategies import Question, asked_families
+from tests.support.answers import EXAMPLES
+from tests.support.graphs import MemoryGraph, page_of, pages_of, pair_of, unhurried
+from tests.support.strategies import Question, asked_families
 
 SMALL = Family.from_json(EXAMPLES / "small_family.json")
 spans = st.tuples(st.integers(0, 9), st.integers(0, 4)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))

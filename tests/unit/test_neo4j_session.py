@@ -24,7 +24,7 @@ from app.neo4j_database import MAX_PAGES_A_QUERY, Neo4JDatabase
 from app.pages.page import Page
 from app.pages.reading import MAX_WAIT_SECONDS, Patience, Reading
 from app.pages.walk import walk_together
-from tests.graph_fixtures import end_row, pair_of, pair_row
+from tests.support.graphs import end_row, pair_of, pair_row
 
 
 def server_error(code: str, message: str = "words") -> vendor.Neo4jError:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.pages.build import WarnOnce, build_pages
-from tests.graph_fixtures import build, end_row, layer_row, pair_row, segmentation_of, unhurried
+from tests.support.graphs import build, end_row, layer_row, pair_row, segmentation_of, unhurried
 
 NAN = float("nan")
 

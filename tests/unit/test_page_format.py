@@ -29,8 +29,8 @@ from app.pages.format import (
 from app.pages.page import Page, PageFormatError, Segmentation
 from app.pages.spans import Pair, SpanChain
 from devstack.families import Family
-from tests.graph_fixtures import page_of, pair_of, segmentation_of, unhurried
-from tests.strategies import families
+from tests.support.graphs import page_of, pair_of, segmentation_of, unhurried
+from tests.support.strategies import families
 
 KEY = b"the key"
 PAGE = Page(

@@ -7,7 +7,7 @@ import pytest
 
 from app.threads.progress import MarkingStop, Progress
 from app.threads.stopping import Stop
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import signal
 import threading
 
 from app.threads.stopping import Stop
-from tests.worker import wait_until
+from tests.support.worker import wait_until
 
 FOREVER_SECONDS = 3_600.0
 

@@ -14,7 +14,7 @@ from app.core.segments import Start
 from app.errors import PermanentError
 from app.service.charging import retry_seconds
 from app.service.unclaimed import unknown_seconds
-from tests.unit.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages
+from tests.support.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from app.core.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.errors import DataError, PermanentError, StatementTimeoutError, TransientError
 from app.tasks import TaskService
 from app.threads.gate import Gate
-from tests.unit.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages, outage
+from tests.support.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages, outage
 
 
 @pytest.fixture

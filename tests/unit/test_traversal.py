@@ -16,9 +16,9 @@ from app.pages.reading import Reading
 from app.pages.walk import RelatedTexts, walk, walk_together
 from bench.reference import reference_walk
 from devstack.families import Family
-from tests.answers import canonical, decoded, example_files, read_example
-from tests.graph_fixtures import MemoryGraph, build, layer_row, page_of, pages_of, pair_row, unhurried
-from tests.strategies import Question, asked_families
+from tests.support.answers import canonical, decoded, example_files, read_example
+from tests.support.graphs import MemoryGraph, build, layer_row, page_of, pages_of, pair_row, unhurried
+from tests.support.strategies import Question, asked_families
 
 
 class Given:

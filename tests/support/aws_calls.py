@@ -1,4 +1,4 @@
-"""``python -m tests.aws_calls FILE``: the real worker, which notes each AWS call that it makes in FILE.
+"""``python -m tests.support.aws_calls FILE``: the real worker, which notes each AWS call that it makes in FILE.
 
 A line a call: the operation and the queue's name. Invariant: every client that boto3 makes is listened to.
 """

@@ -14,9 +14,9 @@ from sqlalchemy import Engine, text
 
 from app.sqs.queue import Outgoing, Queue
 from devstack.families import Family
-from tests.answers import EXAMPLES, canonical, read_example
-from tests.endstate import load_job, problems
-from tests.killer import PREFIX
+from tests.support.answers import EXAMPLES, canonical, read_example
+from tests.support.endstate import load_job, problems
+from tests.support.killer import PREFIX
 
 EXAMPLE: Final = EXAMPLES / "random_family_103.json"
 MANIFESTATION: Final = "r103-0"

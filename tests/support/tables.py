@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine, run
 from devstack import Stack
-from tests.rows import JobRow, OutboxRow, SegmentRow
+from tests.support.rows import JobRow, OutboxRow, SegmentRow
 
 MOMENTS = {
     "root_job": ("created_at", "updated_at", "fresh_since", "cancelled_at"),
@@ -26,7 +26,7 @@ MOMENTS = {
 
 
 class TableAccess(Protocol):
-    """What the tests of the stores need beside them; `tests.fakes.FakeDatabase` has it too."""
+    """What the tests of the stores need beside them; `tests.support.fakes.FakeDatabase` has it too."""
 
     def add_job(self, *segment_ids: str, manifestation_id: str = "M", total: int | None = None) -> str:
         """A QUEUED job with these segments, as a foreign producer inserts it; its id."""

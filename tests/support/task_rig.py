@@ -19,8 +19,8 @@ from app.tasks import TaskService
 from app.threads.budget import ByteBudget
 from app.threads.gate import Gate
 from app.threads.room import Room
-from tests.fakes import FakeDatabase
-from tests.rows import SegmentRow
+from tests.support.fakes import FakeDatabase
+from tests.support.rows import SegmentRow
 
 MAX_ATTEMPTS = 3
 LEASE_SECONDS = 58.5

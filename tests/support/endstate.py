@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from app.sqs.queue import Queue
 from devstack.families import Family
-from tests.answers import Question, canonical
+from tests.support.answers import Question, canonical
 
 
 def load_job(

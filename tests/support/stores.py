@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from app.core.endings import Completed, Failed, Settled
 from app.core.ports import ClaimStore, OutboxStore, ResultStore
 from app.core.segments import ClaimAnswer, Claimed, SegmentRequest
-from tests.asking import ask
-from tests.tables import TableAccess
+from tests.support.asking import ask
+from tests.support.tables import TableAccess
 
 MAX_ATTEMPTS = 5
 LEASE_SECONDS = 1_000.0

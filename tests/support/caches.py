@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from app.caching.store import Entry, StoreError
 from app.pages.page import Page
 from app.pages.reading import Reading
-from tests.graph_fixtures import segmentation_of
+from tests.support.graphs import segmentation_of
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""``python -m tests.killer``: the real worker, in which walking a segment named ``killer-...`` ends the process.
+"""``python -m tests.support.killer``: the real worker, in which walking a segment named ``killer-...`` ends it.
 
 Invariant: nothing else differs from ``python -m app.main``. The end is a SIGKILL from within, as a crash in native code
 or the system's out-of-memory killer would end it: no clean-up, and whatever else the process holds dies with it. It

@@ -26,7 +26,7 @@ from app.core.segments import (
 )
 from app.core.unsent import RESEND_AFTER_SECONDS, UnsentSegment
 from app.errors import DataError
-from tests.rows import JobRow, OutboxRow, SegmentRow
+from tests.support.rows import JobRow, OutboxRow, SegmentRow
 
 OUTBOX_LEASE_SECONDS = 30
 UNFINISHED = ("QUEUED", "IN_PROGRESS", "RETRYING")
@@ -177,7 +177,7 @@ class FakeDatabase:
             if by_id[task_id].span_start is None:
                 by_id[task_id].span_start, by_id[task_id].span_end = start, end
 
-    # The test's side; see tests/tables.py
+    # The test's side; see tests/support/tables.py
 
     def add_job(self, *segment_ids: str, manifestation_id: str = "M", total: int | None = None) -> str:
         """A QUEUED job with these segments, as a foreign producer inserts it; its id."""

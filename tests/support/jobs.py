@@ -12,7 +12,7 @@ from app.db.claims import PostgresClaims
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.db.results import PostgresResults
-from tests.asking import ask
+from tests.support.asking import ask
 
 LEASE_SECONDS = 60.0
 RESULT = '[{"manifestation_id": "other", "segments": [{"segment_id": "o1", "span": {"start": 0, "end": 9}}]}]'

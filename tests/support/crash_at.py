@@ -1,4 +1,4 @@
-"""``python -m tests.crash_at BOUNDARY``: the real worker, which dies without any clean-up when it gets there.
+"""``python -m tests.support.crash_at BOUNDARY``: the real worker, which dies without any clean-up when it gets there.
 
 Invariant: the worker's own code runs unchanged up to the boundary; then the process is gone, as by SIGKILL.
 """

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from tests.worker import LIMIT_SECONDS, Worker, wait_until
+from tests.support.worker import LIMIT_SECONDS, Worker, wait_until
 
 LOOK_SECONDS = 0.05
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent.parent / ".devstack"
+FOLDER = Path(__file__).resolve().parent.parent.parent / ".devstack"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from devstack.ports import HOST, choose
 from devstack.services.accounts import give_to, server_identity
-from tests.worker import wait_until
+from tests.support.worker import wait_until
 
 # Debian puts it where only an administrator's PATH looks.
 PROGRAM = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
