@@ -1,6 +1,6 @@
 """Workers that do the same at the same moment, many times: real threads, real connections, a barrier before each step.
 
-``RACE_ROUNDS=10000 make test ARGS="tests/integration/test_claims_races.py -k last_two"`` runs the long form.
+``RACE_ROUNDS=10000 python -m pytest tests/integration/test_claims_races.py -k last_two`` runs the long form.
 """
 
 import logging
