@@ -71,9 +71,10 @@ JOIN counted c USING (job_id)
 WHERE j.job_id = locked.job_id;
 
 WITH settled AS MATERIALIZED (
-    SELECT task_id, job_id, settled_token AS token, status
-    FROM segment_task
-    WHERE task_id = ANY(%(task_ids)s::uuid[]) AND settled_token = ANY(%(tokens)s::uuid[])
+    SELECT t.task_id, t.job_id, t.settled_token AS token
+    FROM segment_task t
+    JOIN unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[], %(statuses)s::text[]) AS w (task_id, token, status)
+      ON t.task_id = w.task_id AND t.settled_token = w.token AND t.status = w.status
 ), ended AS (
     UPDATE root_job j
     SET status = CASE j.failed_segments WHEN 0 THEN 'COMPLETED' ELSE 'FAILED' END, updated_at = clock_timestamp()
@@ -102,7 +103,7 @@ WITH settled AS MATERIALIZED (
     FROM completion_outbox o
     JOIN settled s ON s.job_id = o.job_id AND s.token = o.lease_token
 )
-SELECT s.task_id::text, s.token::text, s.status, a.job_id::text, a.manifestation_id, a.lease_token::text,
+SELECT s.task_id::text, a.job_id::text, a.manifestation_id, a.lease_token::text,
        e.job_id::text AS ended_job_id, e.total_segments, e.rows
 FROM settled s
 LEFT JOIN leased a USING (job_id)
@@ -128,9 +129,7 @@ class PostgresResults:
         """
         if not endings:
             return Settled(frozenset())
-        ours = {(ending.claim.task_id, ending.claim.token, _columns(ending)[0]) for ending in endings}
-        answered = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=SETTLE_LOCK_TIMEOUT_MS)
-        rows = [row for row in answered if (row.task_id, row.token, row.status) in ours]
+        rows = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=SETTLE_LOCK_TIMEOUT_MS)
         announcements = {
             row.job_id: Announcement(row.job_id, row.manifestation_id, row.lease_token)
             for row in rows

@@ -440,8 +440,15 @@ def test_what_is_missing_is_named_at_once(
     ],
 )
 def test_a_dead_service_is_one_line_and_no_job(
-    command: Command, engine: Engine, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, service: str
+    command: Command,
+    engine: Engine,
+    load_graph: Callable[[Family], None],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    service: str,
 ) -> None:
+    load_graph(FAMILY)
     monkeypatch.setenv(variable, value)
     ran = command("create", TEXT)
     assert (ran.code, ran.out) == (1, "")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from app.pages.walk import RelatedTexts
 from devstack.families import Family
 
-EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 class Question(NamedTuple):
