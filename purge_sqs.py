@@ -9,10 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from app.config import load_settings
+from app.config import AWS, aws_access, load_settings
 from app.errors import ConfigurationError, ProcessorError
-from app.jobs_wiring import AWS, make_queue
-from app.sqs import Queue
+from app.sqs.queue import Queue, make_queue
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2
@@ -58,10 +57,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _open(url: str | None) -> Queue:
     if url is None:
         settings = load_settings(*AWS, "SQS_QUEUE_URL")
-        return make_queue(settings, settings.sqs_queue_url)
+        return make_queue(settings.sqs_queue_url, **aws_access(settings))
     if not url.startswith(("https://", "http://")):
         raise ConfigurationError("--queue must be the URL of a queue, https://...")
-    return make_queue(load_settings(*AWS), url)
+    return make_queue(url, **aws_access(load_settings(*AWS)))
 
 
 def _agreed(queue: Queue, messages: int) -> bool:

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import ConfigurationError
 
 ENV_FILE: Final = ".env"
-MAX_VISIBILITY_SECONDS: Final = 14_400
+LONGEST_VISIBILITY_SETTING_SECONDS: Final = 14_400
 """The most that one message may be hidden for here; SQS itself ends every visibility 12 h after the receive."""
 
 
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     sqs_wait_time_seconds: int = Field(default=20, ge=0, le=20)
     sqs_batch_size: int = Field(default=10, ge=1, le=10)
     sqs_batches_in_hand: int = Field(default=8, ge=1, le=16)
-    sqs_visibility_timeout_seconds: int = Field(default=60, ge=5, le=MAX_VISIBILITY_SECONDS)
+    sqs_visibility_timeout_seconds: int = Field(default=60, ge=5, le=LONGEST_VISIBILITY_SETTING_SECONDS)
     polling_wait_time_ms: int = Field(default=50, ge=0, le=60_000)
     max_attempts: int = Field(default=5, ge=1, le=1_000)
     shutdown_grace_seconds: float = Field(default=25, ge=1, le=300)
@@ -98,6 +98,21 @@ def load_settings(*names: str) -> Settings:
         raise ConfigurationError(_report(error)) from None
     refuse_same_queues({name.upper(): getattr(settings, name, None) for name in QUEUES})
     return settings
+
+
+AWS: Final = ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_SQS")
+"""What a client of SQS is made from; see `aws_access`."""
+
+
+def aws_access(settings: Settings) -> dict[str, str | None]:
+    """The keyword arguments of `app.sqs.queue.make_client` that the settings hold."""
+    return {
+        "region": settings.aws_region,
+        "endpoint_url": settings.aws_endpoint_url_sqs,
+        "access_key_id": settings.aws_access_key_id,
+        "secret_access_key": settings.aws_secret_access_key,
+        "session_token": settings.aws_session_token,
+    }
 
 
 def refuse_same_queues(urls: Mapping[str, str | None]) -> None:

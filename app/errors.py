@@ -66,9 +66,5 @@ class PoisonError(PermanentError):
     """A message that is not of the published shape; there is no row that it could belong to."""
 
 
-class LeaseLostError(ProcessorError):
-    """Somebody else has claimed the segment since: the run stops, writes nothing and makes no SQS call."""
-
-
 class ConfigurationError(ProcessorError):
     """The settings, the queues or the credentials are wrong in a way that waiting does not mend (exit code 2)."""

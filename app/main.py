@@ -1,6 +1,6 @@
-"""The composition root of ``python -m app.main``: settings to adapters to `SimpleConsumer`; exit codes.
+"""The door: ``python -m app.main``, and `SimpleConsumer` for code that builds the consumer itself.
 
-Invariant: nothing else builds the worker's parts, and nothing here does their work.
+Invariant: nothing is built or connected to before the start; see `app.worker.wiring` for what is built then.
 
 Exit codes: see `EPILOG`.
 """
@@ -15,70 +15,21 @@ import argparse
 import gc
 import logging
 import os
-import socket
 import sys
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from sqlalchemy import Engine
+from aws_sqs_consumer import Consumer, Message
 
-from app.acknowledge import Acknowledger
-from app.budget import ByteBudget
-from app.cache import PageCache
-from app.charging import Charger
-from app.claiming import Claimer
-from app.completion import Housekeeper, Relay, Sweep
-from app.config import Settings, load_settings, refuse_same_queues
-from app.consumer import SimpleConsumer
-from app.db.claims import PostgresClaims
-from app.db.outbox import PostgresOutbox
-from app.db.postgres import make_engine, ping
-from app.db.results import PostgresResults
+from app.config import load_settings
 from app.errors import ConfigurationError
-from app.heartbeat import Heartbeat
-from app.logs import set_worker, setup_logging
-from app.neo4j_database import Neo4JDatabase
-from app.outage import Gate
-from app.page_key import name_clock
-from app.parts import Parts
-from app.room import Room
-from app.settling import Settler
-from app.sqs import Queue, QueueFacts, make_client
-from app.startup import expect_tables, look_at_graph, persist
-from app.stopping import Stop
-from app.tasks import TaskService
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-
-__all__ = ["SimpleConsumer", "main"]
+from app.sqs.delivery import read_delivery
+from app.threads.stopping import Signals, Stop
+from app.worker.loop import EXIT_OK, Loop
+from app.worker.wiring import Wanted, build_message_loop, build_segment_loop
 
 EXIT_CONFIGURATION: Final = 2
-BYTES_A_MEGABYTE: Final = 1_000_000
-HELPERS_CONNECTIONS: Final = 3
-"""To PostgreSQL at most, beside one a lane: the heartbeat's, the housekeeper's, a probe's."""
-RESULTS_BYTES: Final = 16_000_000
-"""Of results that are being stored at the same time; PostgreSQL's driver makes some five copies of each."""
-QUEUE_SETTINGS: Final = (
-    "aws_region",
-    "aws_access_key_id",
-    "aws_secret_access_key",
-    "aws_session_token",
-    "aws_endpoint_url_sqs",
-    "sqs_dead_letter_queue_url",
-    "sqs_wait_time_seconds",
-    "sqs_batch_size",
-    "sqs_batches_in_hand",
-    "sqs_visibility_timeout_seconds",
-    "polling_wait_time_ms",
-    "shutdown_grace_seconds",
-    "log_level",
-    "log_format",
-)
-"""What a consumer needs whose subclass handles the messages by itself."""
-
 
 DESCRIPTION: Final = """Find the related segments of every segment whose message is on the input queue.
 Runs until SIGTERM or Ctrl-C; run as many as you like."""
@@ -92,6 +43,103 @@ exit codes:
   128 + n  a second signal n ended it at once"""
 
 
+class SimpleConsumer(Consumer):  # type: ignore[misc]  # the library is untyped
+    """A consumer of the segment queue, with the constructor of `aws_sqs_consumer.Consumer`.
+
+    `start()` returns when it was told to stop and all that was in flight is finished or given back. A subclass may
+    override `handle_message(message)`: it is then called for each message, from one thread unless more were asked for.
+    The message is deleted when it returns, before the next one is handled, and comes back when it raises.
+    """
+
+    def __init__(
+        self,
+        queue_url: str,
+        region: str | None = None,
+        sqs_client: Any = None,
+        attribute_names: Sequence[str] = (),
+        message_attribute_names: Sequence[str] = (),
+        batch_size: int | None = None,
+        wait_time_seconds: int | None = None,
+        visibility_timeout_seconds: int | None = None,
+        polling_wait_time_ms: int | None = None,
+    ) -> None:
+        """What is None comes from the settings when the consumer starts. Nothing is connected before that."""
+        super().__init__(
+            queue_url,
+            region=region or "set at start",
+            sqs_client=sqs_client or _MADE_AT_START,
+            attribute_names=list(attribute_names),
+            message_attribute_names=list(message_attribute_names),
+            batch_size=10 if batch_size is None else batch_size,
+            wait_time_seconds=20 if wait_time_seconds is None else wait_time_seconds,
+            visibility_timeout_seconds=visibility_timeout_seconds,
+            polling_wait_time_ms=50 if polling_wait_time_ms is None else polling_wait_time_ms,
+        )
+        self._wanted = Wanted(
+            queue_url=queue_url,
+            region=region,
+            client=sqs_client,
+            batch_size=batch_size,
+            wait_time_seconds=wait_time_seconds,
+            visibility_timeout_seconds=visibility_timeout_seconds,
+            polling_wait_time_ms=polling_wait_time_ms,
+        )
+        self._stop = Stop()
+        self._loop: Loop | None = None
+
+    def handle_message(self, message: Message) -> None:
+        """Process one message by the whole road and act on its outcome; for those who call it by hand.
+
+        Nothing for a subclass that calls it from a `handle_message` of its own, as in the library.
+        """
+        if not self._handles_itself:
+            self._built().handle([read_delivery(vars(message), time.monotonic())])
+
+    def start(self) -> None:
+        """Consume until told to stop. Exits the process with a code other than 0 when a lane hangs."""
+        code = self.run()
+        if code:
+            sys.exit(code)
+
+    def stop(self) -> None:
+        """Ask it to stop, from any thread or signal handler."""
+        self._running = False
+        self._stop.set()
+
+    def run(self, when_built: Callable[[], None] = lambda: None) -> int:
+        """Consume until told to stop; the exit code. Raises `ConfigurationError` when it can't even start.
+
+        `when_built` is called once everything is built and before the first message.
+        """
+        self._running = True
+        with Signals(self.stop):
+            loop = self._built()
+            if self._stop.is_set():
+                return EXIT_OK
+            when_built()
+            return loop.run()
+
+    @property
+    def _handles_itself(self) -> bool:
+        """Whether a subclass has its own `handle_message`."""
+        return type(self).handle_message is not SimpleConsumer.handle_message
+
+    def _built(self) -> Loop:
+        if self._loop is None:
+            if self._handles_itself:
+                self._loop = build_message_loop(self._wanted, self.handle_message, self._stop)
+            else:
+                self._loop = build_segment_loop(self._wanted, self._stop)
+        return self._loop
+
+
+class _MadeAtStart:
+    """Stands where the library wants a client, so that building a consumer connects to nothing."""
+
+
+_MADE_AT_START: Final = _MadeAtStart()
+
+
 def main(arguments: Sequence[str] = ()) -> int:
     """Run the worker until it is told to stop; its exit code. Exits by itself after ``--help`` and on a usage error."""
     argparse.ArgumentParser(
@@ -101,175 +149,16 @@ def main(arguments: Sequence[str] = ()) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(arguments)
     try:
-        return SimpleConsumer(queue_url=load_settings().sqs_queue_url).run(when_wired=_spare_the_collector)
+        return SimpleConsumer(queue_url=load_settings().sqs_queue_url).run(when_built=_spare_the_collector)
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201  (there may be no log yet)
         return EXIT_CONFIGURATION
-
-
-def wire(consumer: SimpleConsumer) -> Parts:
-    """Everything the consumer works with, from the settings; waits for services that do not answer yet.
-
-    Raises `ConfigurationError`. When the consumer is told to stop meanwhile, the waiting ends.
-    """
-    settings = load_settings(*QUEUE_SETTINGS) if consumer.handles_itself else load_settings()
-    worker = _worker_name()
-    set_worker(worker)
-    if not logging.getLogger().handlers:
-        setup_logging(settings.log_level, settings.log_format)
-    consumer.complete(
-        batch_size=settings.sqs_batch_size,
-        wait_time_seconds=settings.sqs_wait_time_seconds,
-        visibility_timeout_seconds=settings.sqs_visibility_timeout_seconds,
-        polling_wait_time_ms=settings.polling_wait_time_ms,
-    )
-    refuse_same_queues(
-        {
-            "SQS_QUEUE_URL": consumer.queue_url,
-            "SQS_COMPLETED_QUEUE_URL": None if consumer.handles_itself else settings.sqs_completed_queue_url,
-            "SQS_DEAD_LETTER_QUEUE_URL": settings.sqs_dead_letter_queue_url,
-        }
-    )
-    queues = _Queues.open(consumer, settings)
-    facts = queues.check(consumer.stopping)
-    parts = Parts(
-        queue=queues.polled,
-        acknowledger=Acknowledger(queues.segments, queues.dead_letters, facts.max_receive_count),
-        heartbeat=Heartbeat(None, queues.segments, visibility_seconds=consumer.visibility_timeout_seconds),
-        gate=Gate({"SQS": queues.segments.facts}),
-        service=None,
-        lanes=_lanes(consumer, settings),
-        grace_seconds=settings.shutdown_grace_seconds,
-    )
-    if consumer.handles_itself:
-        parts.helpers = (("heartbeat", parts.heartbeat),)
-    else:
-        _add_service(parts, queues, settings, consumer, worker)
-    return parts
-
-
-SimpleConsumer.wiring = staticmethod(wire)
-
-
-def _lanes(consumer: SimpleConsumer, settings: Settings) -> int:
-    """A subclass's handler is called from one thread, as the library does, unless somebody has asked for more."""
-    is_asked_for = "sqs_batches_in_hand" in settings.model_fields_set
-    return settings.sqs_batches_in_hand if is_asked_for or not consumer.handles_itself else 1
 
 
 def _spare_the_collector() -> None:
     """What the start has made stays: 150,000 objects that each full collection would look through again."""
     gc.collect()
     gc.freeze()
-
-
-def _add_service(parts: Parts, queues: "_Queues", settings: Settings, consumer: SimpleConsumer, worker: str) -> None:
-    """The databases, the service over them, and the threads beside it."""
-    engine = make_engine(settings.postgres_url, pool_size=settings.sqs_batches_in_hand + HELPERS_CONNECTIONS)
-    graph = Neo4JDatabase(
-        settings.neo4j_uri,
-        settings.neo4j_user,
-        settings.neo4j_password,
-        settings.neo4j_database,
-        came_further=parts.progress.mark,
-    )
-    pages = PageCache.connect(
-        graph,
-        memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
-        url=settings.dragonfly_url,
-        ttl_seconds=settings.cache_ttl_seconds,
-        secret=settings.neo4j_password,
-        clock_id=name_clock(settings.postgres_url),
-        came_further=parts.progress.mark,
-    )
-    claims = PostgresClaims(engine, worker, settings.max_attempts)
-    results = PostgresResults(engine)
-    outbox = PostgresOutbox(engine)
-    relay = Relay(outbox, queues.completed)
-    parts.heartbeat = Heartbeat(claims, queues.segments, visibility_seconds=consumer.visibility_timeout_seconds)
-    parts.gate = Gate(
-        {"SQS": queues.segments.facts, "Neo4j": graph.ping, "PostgreSQL": lambda: _probe(engine, service)}
-    )
-    housekeeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, graph), parts.gate)
-    parts.service = service = TaskService(
-        Claimer(claims, lease_seconds=parts.heartbeat.lease_seconds),
-        lambda starts: graph.relate(starts, pages),
-        Charger(settings.max_attempts),
-        Settler(results, housekeeper, parts.gate),
-        parts.heartbeat,
-        parts.gate,
-        Room(parts.progress.mark),
-        ByteBudget(RESULTS_BYTES, parts.progress.mark),
-    )
-    parts.helpers = (("heartbeat", parts.heartbeat), ("housekeeper", housekeeper))
-    parts.is_idle = lambda: housekeeper.is_idle
-    parts.close = lambda: _close(engine, graph)
-    persist(lambda: expect_tables(engine, claims, results), "PostgreSQL", consumer.stopping)
-    look_at_graph(graph, consumer.stopping)
-
-
-@dataclass(frozen=True, slots=True)
-class _Queues:
-    """The three queues; `polled` is the input queue through a client whose read time-out fits a long poll."""
-
-    polled: Queue
-    segments: Queue
-    completed: Queue
-    dead_letters: Queue | None
-
-    @classmethod
-    def open(cls, consumer: SimpleConsumer, settings: Settings) -> "_Queues":
-        def client(wait_seconds: int) -> "SQSClient":
-            if consumer.given_client is not None:
-                return consumer.given_client
-            return make_client(
-                consumer.given_region or settings.aws_region,
-                wait_seconds=wait_seconds,
-                connections=settings.sqs_batches_in_hand + 4,
-                endpoint_url=settings.aws_endpoint_url_sqs,
-                access_key_id=settings.aws_access_key_id,
-                secret_access_key=settings.aws_secret_access_key,
-                session_token=settings.aws_session_token,
-            )
-
-        calls = client(0)
-        completed = consumer.queue_url if consumer.handles_itself else settings.sqs_completed_queue_url
-        dead = settings.sqs_dead_letter_queue_url
-        return cls(
-            polled=Queue(client(consumer.wait_time_seconds), consumer.queue_url),
-            segments=Queue(calls, consumer.queue_url),
-            completed=Queue(calls, completed),
-            dead_letters=Queue(calls, dead) if dead else None,
-        )
-
-    def check(self, stop: Stop) -> QueueFacts:
-        """Each queue is there and lets us in. Raises `ConfigurationError`; waits while SQS does not answer."""
-        facts = QueueFacts(None, False, 0)
-        for queue in (self.completed, self.dead_letters, self.segments):
-            if queue is not None:
-                facts = persist(queue.facts, "SQS", stop) or facts
-        if facts.is_fifo:
-            raise ConfigurationError(
-                f"SQS_QUEUE_URL names a FIFO queue ({self.segments.name}); segments are done in any order and re-sent,"
-                " so the input queue must be a standard queue."
-            )
-        return facts
-
-
-def _probe(engine: Engine, service: TaskService) -> None:
-    """PostgreSQL is back when it answers, and takes what it could not take before."""
-    ping(engine)
-    service.catch_up()
-
-
-def _close(engine: Engine, graph: Neo4JDatabase) -> None:
-    engine.dispose()
-    graph.close()
-
-
-def _worker_name() -> str:
-    """Of this start of this process: a worker that is restarted is another one."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 if __name__ == "__main__":

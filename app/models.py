@@ -72,13 +72,6 @@ class SegmentMessage(BaseModel):
         return self
 
 
-class CompletionMessage(BaseModel):
-    """A completed job, as posted to the second queue."""
-
-    job_id: str
-    manifestation_id: str
-
-
 def parse_segment_message(body: str) -> SegmentMessage:
     """The message in `body` (JSON text).
 

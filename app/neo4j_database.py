@@ -1,31 +1,30 @@
 """The graph: pages, and the segments that a job is cut from. It only ever reads.
 
 Invariant: a page that is loaded here was read after `read_at_us`; malformed data in one text spoils no other, nor does
-a text that takes too long; one walk waits for the server `MAX_WAIT_SECONDS` and one query more at most.
+a text that takes too long; one walk waits for the server as long as its `Patience` lasts, and one query more at most.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import batched
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from urllib.parse import urlsplit
 
 from app import neo4j_quries as queries
-from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, QueryTimeoutError, RefusedError
-from app.mirrors import Mirrors, find_mirrors
-from app.neo4j_session import QUERY_TIMEOUT_SECONDS, SERVICE, Patience, Reader, open_driver
-from app.neo4j_shared import Settings, borrow, give_back
-from app.page_builder import WarnOnce, build_pages, check_layer, join_layers
-from app.pages import Page
-from app.traversal import PageSource, RelatedTexts, Start, walk_together
+from app.errors import ConfigurationError, OutageError, ProcessorError, QueryTimeoutError, RefusedError
+from app.graph.session import QUERY_TIMEOUT_SECONDS, SERVICE, Reader, open_driver
+from app.graph.shared_driver import Settings, borrow, give_back
+from app.pages.build import WarnOnce, build_pages, check_layer, join_layers
+from app.pages.mirrors import Mirrors, find_mirrors
+from app.pages.page import Page
+from app.pages.reading import MAX_WAIT_SECONDS, Reading
 
 logger = logging.getLogger(__name__)
 
 MAX_PAGES_A_QUERY = 64
 SPLIT_INTO = 8  # as many queries take the place of one that took too long: 64 pages, 8, 1
-MAX_WAIT_SECONDS: Final = 120.0  # for the server, of one walk; no query is begun later
 MAX_SPANS_A_QUERY = 5_000
 JOB_ANNOTATION_TYPES = ("segmentation", "pagination")  # the first that a manifestation has
 
@@ -51,15 +50,9 @@ class Neo4JDatabase:
         user: str | None = None,
         password: str | None = None,
         database: str | None = None,
-        *,
-        came_further: Callable[[], None] = lambda: None,
     ) -> None:
-        """`user` None: neo4j; `database` None: the user's home database.
-
-        `came_further` is called, by the thread that waits, for each part that arrives of what `relate` reads.
-        """
+        """`user` None: neo4j; `database` None: the user's home database."""
         self._warn = WarnOnce()
-        self._came_further = came_further
         self._closing = threading.Lock()
         self._borrowed: Settings | None = None
         if uri is None:
@@ -70,7 +63,6 @@ class Neo4JDatabase:
             self._driver = open_driver(uri, user or "neo4j", password or "")
         self.graph_id = f"{urlsplit(uri).netloc}/{database or ''}"
         self._reader = Reader(self._driver, database)
-        self._walks = _Walks()
         self._understands_us = False
         self._has_seen_texts = False
         if self._borrowed:
@@ -80,57 +72,31 @@ class Neo4JDatabase:
                 self.close()
                 raise
 
-    def relate(self, starts: Sequence[Start], pages: PageSource | None = None) -> list[RelatedTexts | PermanentError]:
-        """What is related to each start, or why there can be none; `pages` None: without a cache.
-
-        Raises `OutageError` or `TransientError` for all of them together.
-        """
-        if logger.isEnabledFor(logging.INFO):
-            for start in starts:
-                logger.info("Starting BFS traversal from manifestation %s", start.manifestation_id)
-        source = self if pages is None else pages
-        # What is loaded now is read after the last of the claims returned, so it may carry the latest time.
-        read_at_us = max((start.read_at_us for start in starts), default=0)
-        self._walks.patience = Patience(MAX_WAIT_SECONDS)
-        try:
-            return walk_together(starts, lambda needs, at_hand: source.get(needs, read_at_us, at_hand))
-        finally:
-            self._walks.patience = None
-
-    def get(self, needs: Mapping[str, int], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
+    def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         """Pages without a cache: a `PageSource`."""
-        return self.load_pages(list(needs), read_at_us, at_hand)
+        return self.load_pages(list(needs), reading)
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> dict[str, Page]:
+    def load_pages(self, ids: Sequence[str], reading: Reading) -> dict[str, Page]:
         """A page for every id: all that `load_parts` gives."""
         pages: dict[str, Page] = {}
-        for part in self.load_parts(ids, read_at_us, at_hand, self._came_further):
+        for part in self.load_parts(ids, reading):
             pages |= part
         return pages
 
-    def load_parts(
-        self,
-        ids: Sequence[str],
-        read_at_us: int,
-        at_hand: Collection[Page] = (),
-        came_further: Callable[[], None] = lambda: None,
-    ) -> Iterator[dict[str, Page]]:
+    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[dict[str, Page]]:
         """A page for every id, part by part, read now but for what pages at hand tell.
 
         One round trip for every `MAX_PAGES_A_QUERY`; what takes too long is read in smaller parts, and all others are
-        given before a page that is too slow by itself is raised for.
-
-        `read_at_us`: microseconds on PostgreSQL's clock, of a moment before this call. `at_hand`: see `PageSource`.
-        `came_further` is called while rows come. Raises as `relate`, `QueryTimeoutError` with the pages to blame.
+        given before a page that is too slow by itself is raised for. Raises `OutageError` or `TransientError`,
+        `QueryTimeoutError` with the pages to blame.
         """
-        patience = self._walks.patience or Patience(MAX_WAIT_SECONDS)
-        known = list(at_hand)
+        known = list(reading.at_hand)
         too_slow: list[str] = []
         sizes = _Sizes()
         reason = ""
         parts = [*batched(ids, MAX_PAGES_A_QUERY)][::-1]
         while parts:
-            if patience.left <= 0:
+            if reading.patience.left <= 0:
                 left = sum(map(len, parts))
                 reason = f"after {MAX_WAIT_SECONDS:.0f} s of waiting for {SERVICE} in all {left} pages are left to read"
                 raise QueryTimeoutError(reason, too_slow)
@@ -139,7 +105,7 @@ class Neo4JDatabase:
                 parts += _smaller(part)[::-1]
                 continue
             try:
-                pages = self._load_part(part, read_at_us, find_mirrors(part, known, read_at_us), patience, came_further)
+                pages = self._load_part(part, reading, find_mirrors(part, known, reading.read_at_us))
             except QueryTimeoutError as error:
                 if len(part) > 1:
                     sizes.note_failure(part)
@@ -157,7 +123,7 @@ class Neo4JDatabase:
     def list_segments(self, manifestation_id: str) -> list[SegmentSpan] | None:
         """The segmentation's segments, without one the pagination's, by (start, id); None: no such manifestation.
 
-        Raises `PermanentError` for malformed spans, otherwise as `relate`.
+        Raises `PermanentError` for malformed spans, otherwise as `load_parts`.
         """
         rows = self._reader.read(queries.LIST_SEGMENTS, list, id=manifestation_id)
         if not rows:
@@ -213,29 +179,22 @@ class Neo4JDatabase:
         else:
             self._driver.close()
 
-    def _load_part(
-        self,
-        ids: Sequence[str],
-        read_at_us: int,
-        mirrors: Mirrors,
-        patience: Patience,
-        came_further: Callable[[], None],
-    ) -> dict[str, Page]:
+    def _load_part(self, ids: Sequence[str], reading: Reading, mirrors: Mirrors) -> dict[str, Page]:
         """In one query. A page by itself whose rows keep us busy, not waiting, is given the time that it takes."""
         seconds = QUERY_TIMEOUT_SECONDS
         while True:
-            ends_at, waits_until = time.monotonic() + seconds / 2, patience.left
+            ends_at, waits_until = time.monotonic() + seconds / 2, reading.patience.left
             try:
                 return self._reader.read(
                     queries.READ_PAGES,
-                    lambda rows: build_pages(rows, read_at_us, self._warn, mirrors),
+                    lambda rows: build_pages(rows, reading.read_at_us, self._warn, mirrors),
                     seconds=seconds,
-                    patience=patience,
-                    came_further=came_further,
+                    patience=reading.patience,
+                    came_further=reading.came_further,
                     wanted=[{"id": name, "known": [mirror.key for mirror in mirrors[name]]} for name in ids],
                 )
             except QueryTimeoutError:
-                waited = waits_until - patience.left
+                waited = waits_until - reading.patience.left
                 if len(ids) > 1 or time.monotonic() - waited < ends_at:
                     raise
                 seconds *= 2
@@ -255,12 +214,6 @@ class Neo4JDatabase:
         ((sees_texts,),) = self._reader.read(queries.ANY_TEXT, list)
         if not sees_texts:
             raise OutageError(SERVICE, "it shows no text any more: the right to read is gone, or the graph is emptied")
-
-
-class _Walks(threading.local):
-    """What the walk that this thread is on may still wait; None between walks."""
-
-    patience: Patience | None = None
 
 
 class _Sizes:

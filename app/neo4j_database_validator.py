@@ -8,10 +8,11 @@ Exit codes: 0 nothing found; 1 findings, one a line; 2 the graph cannot be reach
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, LiteralString, Protocol
+from typing import Any, Final, LiteralString
 
 from app import neo4j_quries as queries
 from app.errors import OutageError, ProcessorError, RefusedError, TransientError
+from app.neo4j_database import Neo4JDatabase
 
 SAMPLE_NODES: Final = 1_000
 ALL_NODES: Final = 2**62
@@ -28,15 +29,7 @@ FAULTS: Final[tuple[tuple[str, LiteralString], ...]] = (
 )
 
 
-class Graph(Protocol):
-    """What the validator asks: `Neo4JDatabase`."""
-
-    def read_rows(self, query: LiteralString, *, seconds: float, **parameters: Any) -> list[list[Any]]:
-        """The rows of a query."""
-        ...
-
-
-def validate(database: Graph, full: bool) -> list[str]:
+def validate(database: Neo4JDatabase, full: bool) -> list[str]:
     """What is missing or wrong, a sentence each: in the schema and in a bounded sample, or in all (`full`).
 
     Raises `OutageError`. What cannot be looked at for another reason is a finding.
@@ -54,13 +47,13 @@ def validate(database: Graph, full: bool) -> list[str]:
     return findings
 
 
-def _find_absent_names(database: Graph, full: bool) -> Iterable[str]:
+def _find_absent_names(database: Neo4JDatabase, full: bool) -> Iterable[str]:
     for kind, name, count in _read(database, queries.COUNTS, full):
         if not count:
             yield f"Nothing in the graph has the {kind} {name}."
 
 
-def _find_missing_constraints(database: Graph, full: bool) -> Iterable[str]:
+def _find_missing_constraints(database: Neo4JDatabase, full: bool) -> Iterable[str]:
     unique = {(label, *properties) for label, properties in _read(database, queries.UNIQUE_CONSTRAINTS, full)}
     for label, name in UNIQUE:
         if (label, name) not in unique:
@@ -70,14 +63,14 @@ def _find_missing_constraints(database: Graph, full: bool) -> Iterable[str]:
             )
 
 
-def _find_missing_types(database: Graph, full: bool) -> Iterable[str]:
+def _find_missing_types(database: Neo4JDatabase, full: bool) -> Iterable[str]:
     ((names,),) = _read(database, queries.ANNOTATION_TYPES, full)
     for name in ANNOTATION_TYPES:
         if name not in names:
             yield f"There is no AnnotationType named {name!r}."
 
 
-def _find_faults(database: Graph, full: bool) -> Iterable[str]:
+def _find_faults(database: Neo4JDatabase, full: bool) -> Iterable[str]:
     where = "" if full else f" among the first {SAMPLE_NODES:,} looked at"
     for what, query in FAULTS:
         for fault, count, example in _read(database, query, full, limit=ALL_NODES if full else SAMPLE_NODES):
@@ -86,14 +79,12 @@ def _find_faults(database: Graph, full: bool) -> Iterable[str]:
                 yield f"{count:,} {what} {fault}{where}{shown}."
 
 
-def _read(database: Graph, query: LiteralString, full: bool, **parameters: Any) -> list[list[Any]]:
+def _read(database: Neo4JDatabase, query: LiteralString, full: bool, **parameters: Any) -> list[list[Any]]:
     return database.read_rows(query, seconds=FULL_SECONDS if full else SAMPLE_SECONDS, **parameters)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    from app.neo4j_database import Neo4JDatabase
-
     parser = argparse.ArgumentParser(
         prog="python -m app.neo4j_database_validator", description="Say what the graph lacks."
     )

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Final, NoReturn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.db.postgres import ping
+from app.core.jobs import ConflictError, Job, NotFoundError, SegmentRecord
+from app.db.checks import ping
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
-from app.job_ports import ConflictError, Job, NotFoundError, SegmentRecord
-from app.jobs import Sending, check_id, find_job
-from app.jobs_wiring import GRAPH, SEGMENTS_QUEUE, STORE, Parts, require
+from app.jobs.producer import Sending, check_id, find_job
+from app.jobs.wiring import GRAPH, SEGMENTS_QUEUE, STORE, LazyParts, require
 from app.logs import one_line
 from app.models import AllRelations, JobCreated, JobState
 
@@ -35,15 +35,15 @@ CONFLICT: Final[Responses] = {409: {"description": "There are jobs, but none of 
 router = APIRouter()
 
 
-_parts: Final = Parts()
+_parts: Final = LazyParts()
 
 
-def get_parts() -> Parts:
+def get_parts() -> LazyParts:
     """The services, one set a process; each is made by the first request that needs it."""
     return _parts
 
 
-Services = Annotated[Parts, Depends(get_parts)]
+Services = Annotated[LazyParts, Depends(get_parts)]
 
 
 @router.post("/relation/{manifestation_id:path}", responses=NOT_FOUND)

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from app.budget import ByteBudget
-from app.charging import Charger, claim_fields, give_up, retry_seconds
-from app.claiming import Claimer
+from app.core.endings import Completed, Ending, GivenBack
+from app.core.outcomes import Dead, Hide, Outcome
+from app.core.ports import Leases, Relate, Related
+from app.core.segments import Abandoned, ClaimAnswer, Claimed, SegmentRequest, Start, Suspect
 from app.errors import (
     DataError,
     OutageError,
@@ -19,25 +20,13 @@ from app.errors import (
     ProcessorError,
 )
 from app.logs import fields
-from app.outage import Gate
-from app.outcomes import Dead, Hide, Outcome
-from app.ports import (
-    Abandoned,
-    ClaimAnswer,
-    Claimed,
-    Completed,
-    Ending,
-    GivenBack,
-    Leases,
-    Relate,
-    Related,
-    SegmentRequest,
-    Suspect,
-)
-from app.room import Room
-from app.settling import OUTAGE_SECONDS, Settler
-from app.traversal import Start
-from app.unclaimed import lost, say, without_claim
+from app.service.charging import Charger, claim_fields, give_up, retry_seconds
+from app.service.claiming import Claimer
+from app.service.settling import OUTAGE_SECONDS, Settler
+from app.service.unclaimed import lost, say, without_claim
+from app.threads.budget import ByteBudget
+from app.threads.gate import Gate
+from app.threads.room import Room
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,13 @@ from typing import Any, Final, NamedTuple
 import neo4j
 import redis
 
-from app.cache import PageCache
+from app.caching.tiers import PageCache
 from app.config import load_settings
+from app.core.segments import Start
 from app.errors import PermanentError
 from app.logs import setup_logging
 from app.neo4j_database import Neo4JDatabase
-from app.traversal import Start
+from app.pages.walk import walk_together
 from bench.ground import KEPT, ROOT
 from bench.report import table
 from devstack import Stack
@@ -134,7 +135,7 @@ def walk(name: str) -> dict[str, Any]:
     now_us = time.time_ns() // 1_000
     start = Start(_text(name, 0), giant.start, giant.end, fresh_since_us=now_us, read_at_us=now_us)
     began, began_cpu = time.monotonic(), time.process_time()
-    (answer,) = graph.relate([start], pages)
+    (answer,) = walk_together([start], pages)
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - began_cpu
     if isinstance(answer, PermanentError):
         raise answer
@@ -142,7 +143,7 @@ def walk(name: str) -> dict[str, Any]:
         if thread.name == "sharing pages":
             thread.join()
     began = time.monotonic()
-    graph.relate([start], pages)
+    walk_together([start], pages)
     again = time.monotonic() - began
     peak_mb = _peak_mb()  # before the answer is looked at
     graph.close()

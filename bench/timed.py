@@ -3,7 +3,7 @@
 Invariant: what is watched runs unchanged; the watching is two readings of a clock a batch and a query.
 
 A batch's time runs from the moment that the receive has answered until the batch's last call has: for the worker
-`SimpleConsumer._work`, for the others the rest of `poll`. `python -m bench.timed worker|naive|floor OUT` takes the
+`Loop._work`, for the others the rest of `poll`. `python -m bench.timed worker|naive|floor OUT` takes the
 environment of what it runs, ends on SIGTERM, and leaves JSON in OUT.
 """
 
@@ -58,13 +58,13 @@ def timed[**P, R](function: Callable[P, R], into: list[float]) -> Callable[P, R]
 
 def run_worker(path: Path) -> int:
     """`python -m app.main`, watched; its exit code."""
-    from app.consumer import SimpleConsumer
+    from app.graph.session import Reader
     from app.main import main
-    from app.neo4j_session import Reader
+    from app.worker.loop import Loop
 
     record = Record()
     with (
-        patch.object(SimpleConsumer, "_work", timed(SimpleConsumer._work, record.batches)),
+        patch.object(Loop, "_work", timed(Loop._work, record.batches)),
         patch.object(Reader, "read", timed(Reader.read, record.neo4j)),
     ):
         code = main()

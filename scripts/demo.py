@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.core.jobs import Job, SegmentRecord
 from app.db.jobs import PostgresJobs
 from app.db.postgres import make_engine
 from app.errors import ProcessorError
-from app.job_ports import Job, SegmentRecord
-from app.sqs import Queue, make_client
+from app.sqs.queue import Queue, make_client
 from devstack import DevstackError, Stack
 from devstack.families import Family, load_example
 

@@ -6,26 +6,22 @@ Invariant: a test gets a database and queues that nobody else has used, and the 
 import itertools
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import neo4j
 import pytest
 from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine
-from app.sqs import Queue, make_client
+from app.sqs.queue import Queue
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family, make_constraints
-from tests.stacks import reserve
+from tests.support.services import Queues, base_environment, migrate, sqs_client
+from tests.support.stacks import reserve
 
 # What a shell starts with `&` ignores Ctrl-C, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROOT = Path(__file__).resolve().parent.parent
 _numbers = itertools.count()
 
 
@@ -81,15 +77,6 @@ def engine(postgres_url: str) -> Iterator[Engine]:
     engine = make_engine(postgres_url, pool_size=12)
     yield engine
     engine.dispose()
-
-
-@dataclass(frozen=True)
-class Queues:
-    """A test's own queues; the input queue has a redrive policy of `max_receive_count` to the dead letters."""
-
-    segments: Queue
-    completed: Queue
-    dead_letters: Queue
 
 
 @pytest.fixture
@@ -154,35 +141,6 @@ def environment(stack: Stack, postgres_url: str, queues: Queues) -> dict[str, st
         "SQS_DEAD_LETTER_QUEUE_URL": queues.dead_letters.url,
         "SQS_WAIT_TIME_SECONDS": "1",
     }
-
-
-def base_environment() -> dict[str, str]:
-    """What a subprocess needs of this process's environment."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
-    return {name: os.environ[name] for name in kept if name in os.environ}
-
-
-def sqs_client(stack: Stack):  # type: ignore[no-untyped-def]
-    """A client of the stack's SQS."""
-    environment = stack.env()
-    return make_client(
-        environment["AWS_REGION"],
-        wait_seconds=1,
-        endpoint_url=environment["AWS_ENDPOINT_URL_SQS"],
-        access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-    )
-
-
-def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run alembic (default: ``upgrade head``) on the database at `url`."""
-    command = [sys.executable, "-m", "alembic", *(arguments or ("upgrade", "head"))]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**base_environment(), "POSTGRES_URL": url}, capture_output=True, text=True, check=False
-    )
-    if not arguments and done.returncode:
-        raise AssertionError(done.stderr)
-    return done
 
 
 def _admin(url: str, statement: str) -> None:

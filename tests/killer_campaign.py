@@ -17,16 +17,16 @@ import neo4j
 from sqlalchemy import Engine
 
 from app.db.postgres import make_engine
-from app.sqs import Queue
+from app.sqs.queue import Queue
 from devstack import Stack
 from devstack.families import empty_graph, load_family, make_constraints
-from tests import killer_job
-from tests.conftest import base_environment, migrate, sqs_client
-from tests.endstate import is_over
-from tests.killer_job import Found, KillerJob
-from tests.stacks import reserve
-from tests.supervisor import Supervisor
-from tests.worker import wait_until
+from tests.support import killer_job
+from tests.support.endstate import is_over
+from tests.support.killer_job import Found, KillerJob
+from tests.support.services import base_environment, migrate, sqs_client
+from tests.support.stacks import reserve
+from tests.support.supervisor import Supervisor
+from tests.support.worker import wait_until
 
 PREFIX: Final = "killer"
 QUIET_SECONDS: Final = 120.0
@@ -127,7 +127,7 @@ def _run(stack: Stack, options: Options, number: int) -> bool:
     with _arena(stack, options, number) as arena:
         job = killer_job.make(arena.engine, arena.segments, options.segments, {killer_at})
         began = time.monotonic()
-        with Supervisor(options.workers, arena.environment, "-m", "tests.killer") as workers:
+        with Supervisor(options.workers, arena.environment, "-m", "tests.support.killer") as workers:
             ended = _await_end(arena, job, options)
             seconds, deaths = time.monotonic() - began, len(workers.ended)
             workers.stop()

@@ -11,9 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from app.db.postgres import run
-from app.db.prepared import Prepared, uuid_array
-from app.ports import (
+from app.core.segments import (
     JUST_AFTER_SECONDS,
     Abandoned,
     AlreadyCompleted,
@@ -27,6 +25,8 @@ from app.ports import (
     Suspect,
     Unknown,
 )
+from app.db.postgres import run
+from app.db.prepared import Prepared, uuid_array
 
 # One transaction: lock; send redriven FAILED segments back to QUEUED (the table's trigger gives back what they had
 # counted); classify and claim. A row that its producer inserted after the lock was taken is claimed only if it is

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from app.core.jobs import Job, SegmentRecord
+from app.core.unsent import RESEND_AFTER_SECONDS, UnsentSegment
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import run
-from app.job_ports import Job, SegmentRecord
-from app.ports import RESEND_AFTER_SECONDS, UnsentSegment
 
 RECORDS_PER_QUERY: Final = 100
 """Results are read so many at a time: a result may have hundreds of kilobytes."""

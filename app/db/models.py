@@ -12,8 +12,7 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Index,
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-JOB_STATUSES: Final = ("QUEUED", "IN_PROGRESS", "COMPLETED", "FAILED")
-SEGMENT_STATUSES: Final = ("QUEUED", "IN_PROGRESS", "COMPLETED", "RETRYING", "FAILED")
+from app.core.jobs import JOB_STATUSES, SEGMENT_STATUSES
 
 _NOW: Final = text("clock_timestamp()")
 _NEW_ID: Final = text("gen_random_uuid()")

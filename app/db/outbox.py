@@ -10,10 +10,11 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from app.core.endings import Announcement
+from app.core.unsent import RESEND_AFTER_SECONDS, UnsentSegment
 from app.db.postgres import run
 from app.db.results import OUTBOX_LEASE_SECONDS
 from app.errors import StatementTimeoutError
-from app.ports import RESEND_AFTER_SECONDS, Announcement, UnsentSegment
 
 SWEEP_LOCK: Final = 5_306_093
 """Advisory lock of the statement that looks for segments to re-send: one worker at a time is enough."""

@@ -38,7 +38,6 @@ POOL_TIMEOUT_SECONDS: Final = 10
 STATEMENT_TIMEOUT_MS: Final = 30_000
 LOCK_TIMEOUT_MS: Final = 10_000
 TCP_USER_TIMEOUT_MS: Final = 15_000
-TABLES: Final = ["root_job", "segment_task", "completion_outbox"]
 MAX_REPEATS: Final = 20
 """Repeats of a transaction that lost a deadlock or met a cut connection; none of them charges anything."""
 
@@ -190,38 +189,6 @@ def _stop_keeping_plans(engine: Engine) -> None:
             return
         engine.update_execution_options(**{KEEPS_PLANS: False})
     log.info("This PostgreSQL keeps no prepared statements, a pooler is in between: they are sent as text")
-
-
-def ping(engine: Engine) -> None:
-    """Ask whether PostgreSQL answers and would take a write now. Raises `OutageError`."""
-    is_standby, only_reads = run(engine, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool")[
-        0
-    ]
-    if is_standby:
-        raise OutageError(SERVICE, "it is a read-only standby", answers=True)
-    if only_reads:
-        raise OutageError(SERVICE, "it only reads (default_transaction_read_only is on)", answers=True)
-
-
-def missing_tables(engine: Engine) -> list[str]:
-    """Which of our tables are not there; all of them before ``alembic upgrade head``. Raises `OutageError`."""
-    rows = run(
-        engine,
-        "SELECT name FROM unnest(%(names)s::text[]) AS n (name) WHERE to_regclass(name) IS NULL",
-        {"names": TABLES},
-    )
-    return [row[0] for row in rows]
-
-
-def hiding_schemas(engine: Engine) -> list[str]:
-    """Schemas that hold tables of these names which this user does not see or may not. Raises `OutageError`."""
-    rows = run(
-        engine,
-        "SELECT DISTINCT relnamespace::regnamespace::text FROM pg_class"
-        " WHERE relname = ANY(%(names)s) AND relkind IN ('r', 'p') AND NOT pg_table_is_visible(oid) ORDER BY 1",
-        {"names": TABLES},
-    )
-    return [row[0] for row in rows]
 
 
 def translate(error: SQLAlchemyError | psycopg2.Error) -> ProcessorError:

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from app.core.jobs import Drift, Miscount, Outlook
 from app.db.outbox import MAX_DOUBLINGS, OLDER
 from app.db.postgres import run
-from app.job_ports import Drift, Miscount, Outlook
 
 # The tables' triggers do the rest: attempts 0, the error gone, counted back, fresh_since moved to now. The
 # job is touched after the segments, as everywhere.
@@ -179,7 +179,7 @@ WHERE t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
 
 
 class PostgresRepairs:
-    """`RepairStore` on PostgreSQL; each method is one transaction and may raise `OutageError`."""
+    """An operator's hand on jobs. Each method is one transaction and may raise `OutageError`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

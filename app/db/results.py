@@ -10,8 +10,8 @@ from typing import Any, Final, assert_never
 
 from sqlalchemy import Engine
 
+from app.core.endings import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 from app.db.prepared import Prepared, uuid_array
-from app.ports import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 
 OUTBOX_LEASE_SECONDS: Final = 30
 """How long the finisher has to send the completion message before a sweep may."""
@@ -71,9 +71,10 @@ JOIN counted c USING (job_id)
 WHERE j.job_id = locked.job_id;
 
 WITH settled AS MATERIALIZED (
-    SELECT task_id, job_id, settled_token AS token, status
-    FROM segment_task
-    WHERE task_id = ANY(%(task_ids)s::uuid[]) AND settled_token = ANY(%(tokens)s::uuid[])
+    SELECT t.task_id, t.job_id, t.settled_token AS token
+    FROM segment_task t
+    JOIN unnest(%(task_ids)s::uuid[], %(tokens)s::uuid[], %(statuses)s::text[]) AS w (task_id, token, status)
+      ON t.task_id = w.task_id AND t.settled_token = w.token AND t.status = w.status
 ), ended AS (
     UPDATE root_job j
     SET status = CASE j.failed_segments WHEN 0 THEN 'COMPLETED' ELSE 'FAILED' END, updated_at = clock_timestamp()
@@ -102,14 +103,14 @@ WITH settled AS MATERIALIZED (
     FROM completion_outbox o
     JOIN settled s ON s.job_id = o.job_id AND s.token = o.lease_token
 )
-SELECT s.task_id::text, s.token::text, s.status, a.job_id::text, a.manifestation_id, a.lease_token::text,
+SELECT s.task_id::text, a.job_id::text, a.manifestation_id, a.lease_token::text,
        e.job_id::text AS ended_job_id, e.total_segments, e.rows
 FROM settled s
 LEFT JOIN leased a USING (job_id)
 LEFT JOIN ended e USING (job_id)
 """
 
-LOCK_TIMEOUT_MS: Final = 5_000
+SETTLE_LOCK_TIMEOUT_MS: Final = 5_000
 """How long a settling waits for a row that somebody has locked: its job's, mostly, for which its batches queue."""
 
 _SETTLE: Final = Prepared(SETTLE)
@@ -128,9 +129,7 @@ class PostgresResults:
         """
         if not endings:
             return Settled(frozenset())
-        ours = {(ending.claim.task_id, ending.claim.token, _columns(ending)[0]) for ending in endings}
-        answered = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=LOCK_TIMEOUT_MS)
-        rows = [row for row in answered if (row.task_id, row.token, row.status) in ours]
+        rows = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=SETTLE_LOCK_TIMEOUT_MS)
         announcements = {
             row.job_id: Announcement(row.job_id, row.manifestation_id, row.lease_token)
             for row in rows

@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, base_environment
+from tests.support.services import ROOT, base_environment
 
 LIMIT_SECONDS = 840
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(LIMIT_SECONDS + 30)
 def test_two_minutes_of_faults_lose_nothing() -> None:
     done = subprocess.run(

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import Family
-from tests.answers import EXAMPLES, read_example
-from tests.conftest import ROOT, Queues, base_environment
-from tests.endstate import answers_of, is_over, load_job, wrong_answers
-from tests.worker import Worker, wait_until
+from tests.support.answers import EXAMPLES, read_example
+from tests.support.endstate import answers_of, is_over, load_job, wrong_answers
+from tests.support.services import ROOT, Queues, base_environment
+from tests.support.worker import Worker, wait_until
 
 BY_HAND = """
 from app.config import get

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine, text
 
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import Family
-from tests import crash_at
-from tests.answers import EXAMPLES, read_example
-from tests.conftest import Queues
-from tests.endstate import answers_of, completions, is_over, load_job, problems, wrong_answers
-from tests.worker import Worker, wait_until
+from tests.support import crash_at
+from tests.support.answers import EXAMPLES, read_example
+from tests.support.endstate import answers_of, completions, is_over, load_job, problems, wrong_answers
+from tests.support.services import Queues
+from tests.support.worker import Worker, wait_until
 
 VISIBILITY_SECONDS = "5"
 # Completion messages there may be: a crash between sending one and noting it repeats it. The relay works beside
@@ -34,7 +34,7 @@ def test_another_worker_finishes(
     environment["SQS_VISIBILITY_TIMEOUT_SECONDS"] = VISIBILITY_SECONDS
     queues.segments.send([Outgoing(body) for body in load_job(engine, family, "root-bo", job_id=job)])
 
-    with Worker(environment, "-m", "tests.crash_at", boundary) as victim:
+    with Worker(environment, "-m", "tests.support.crash_at", boundary) as victim:
         assert victim.process.wait(60) == crash_at.EXIT_CRASHED, victim.log()
     _forget_the_outbox_lease(engine)
     with Worker(environment) as worker:

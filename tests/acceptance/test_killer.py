@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine, text
 
-from app.sqs import Queue
+from app.sqs.queue import Queue
 from devstack.families import Family
-from tests import killer_job
-from tests.conftest import Queues
-from tests.endstate import completions, is_over
-from tests.supervisor import Supervisor
-from tests.worker import wait_until
+from tests.support import killer_job
+from tests.support.endstate import completions, is_over
+from tests.support.services import Queues
+from tests.support.supervisor import Supervisor
+from tests.support.worker import wait_until
 
 WORKERS = 2
 MAX_ATTEMPTS = 3
@@ -33,7 +33,7 @@ def impatient(environment: dict[str, str], load_graph: Callable[[Family], None])
 @pytest.mark.timeout(2 * LIMIT_SECONDS + 60)
 def test_a_killer_among_499_fails_itself_alone(impatient: dict[str, str], engine: Engine, queues: Queues) -> None:
     job = killer_job.make(engine, queues.segments, 499, killers_at=[250])
-    with Supervisor(WORKERS, impatient, "-m", "tests.killer") as workers:
+    with Supervisor(WORKERS, impatient, "-m", "tests.support.killer") as workers:
         _wait_for_the_end(engine, queues, job)
         deaths = len(workers.ended)
         workers.stop()

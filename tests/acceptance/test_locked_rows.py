@@ -10,11 +10,11 @@ from sqlalchemy import Engine, text
 from app.db.postgres import make_engine
 from devstack import Stack
 from devstack.families import Family
-from tests import killer_job
-from tests.conftest import Queues
-from tests.endstate import is_over
-from tests.killer_job import KillerJob
-from tests.worker import Worker, wait_until
+from tests.support import killer_job
+from tests.support.endstate import is_over
+from tests.support.killer_job import KillerJob
+from tests.support.services import Queues
+from tests.support.worker import Worker, wait_until
 
 VISIBILITY_SECONDS = 5
 LOCKED_SECONDS = 12.0

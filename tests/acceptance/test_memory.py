@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import Annotation, Family, Segment
-from tests.conftest import Queues
-from tests.endstate import is_over, job_row, load_job, problems
-from tests.worker import Worker, wait_until
+from tests.support.endstate import is_over, job_row, load_job, problems
+from tests.support.services import Queues
+from tests.support.worker import Worker, wait_until
 
 ASKED = 40
 RELATED = 100_000

@@ -13,12 +13,12 @@ from sqlalchemy import Engine
 from app.db.postgres import make_engine, run
 from app.db.prepared import Prepared
 from app.errors import StatementTimeoutError
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import Family
-from tests.conftest import Queues, migrate
-from tests.endstate import completions, is_over, job_row, load_job, problems, wrong_answers
-from tests.pgbouncer import PROGRAM, pooled
-from tests.worker import Worker, wait_until
+from tests.support.endstate import completions, is_over, job_row, load_job, problems, wrong_answers
+from tests.support.pgbouncer import PROGRAM, pooled
+from tests.support.services import Queues, migrate
+from tests.support.worker import Worker, wait_until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed: apt-get install pgbouncer")
 

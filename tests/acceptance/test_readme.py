@@ -12,7 +12,7 @@ import pytest
 
 from devstack import Stack
 from devstack.families import SMALL_FAMILY_PATH, Family
-from tests.conftest import ROOT, base_environment
+from tests.support.services import ROOT, base_environment
 
 LIMIT_SECONDS = 250
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)

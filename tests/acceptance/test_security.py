@@ -17,17 +17,16 @@ from sqlalchemy import Engine, text
 
 from app.config import load_settings
 from app.errors import ConfigurationError
-from app.page_format import encode_page
-from app.pages import Page
-from app.sqs import Outgoing, text_attribute
+from app.pages.format import encode_page
+from app.pages.page import Page
+from app.sqs.queue import Outgoing, text_attribute
 from devstack import Stack
 from devstack.families import Family
 from devstack.proxy import Proxy
-from tests.answers import EXAMPLES, read_example
-from tests.conftest import ROOT, Queues
-from tests.endstate import completions, is_over, load_job, problems, wrong_answers
-from tests.integration.test_sqs import receive_all
-from tests.worker import Worker, wait_until
+from tests.support.answers import EXAMPLES, read_example
+from tests.support.endstate import completions, is_over, load_job, problems, wrong_answers
+from tests.support.services import ROOT, Queues, receive_all
+from tests.support.worker import Worker, wait_until
 
 LoadGraph = Callable[[Family], None]
 
@@ -416,7 +415,7 @@ def test_every_aws_call_is_in_the_documented_policy_and_nothing_more_is_asked_fo
     row = family.job_segments("alone")[0]
     early = str(uuid.uuid4())
     queues.segments.send([Outgoing("poison"), Outgoing(message(early, row.id, "alone", row.start, row.end))])
-    with Worker(environment, "-m", "tests.aws_calls", str(notes)) as worker:
+    with Worker(environment, "-m", "tests.support.aws_calls", str(notes)) as worker:
         wait_until(lambda: worker.log().count("has no row yet, back in") == 2, "the message to be hidden, then copied")
         load_job(engine, family, "alone", job_id=early, segments=[row])
         job = good_job(engine, queues, family)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine, text
 
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack import Stack
 from devstack.families import Family
-from tests.answers import EXAMPLES, read_example
-from tests.conftest import Queues
-from tests.endstate import answers_of, is_over, load_job, problems, wrong_answers
-from tests.worker import Worker, wait_until
+from tests.support.answers import EXAMPLES, read_example
+from tests.support.endstate import answers_of, is_over, load_job, problems, wrong_answers
+from tests.support.services import Queues
+from tests.support.worker import Worker, wait_until
 
 LoadGraph = Callable[[Family], None]
 

@@ -11,14 +11,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from app.db.postgres import run
-from app.sqs import Outgoing, Queue
+from app.sqs.queue import Outgoing, Queue
 from devstack import Stack
 from devstack.families import Family
-from tests.answers import EXAMPLES, example_files, read_example
-from tests.conftest import Queues, migrate
-from tests.endstate import answers_of, completions, is_over, job_row, load_job, problems, wrong_answers
-from tests.integration.test_sqs import receive_all
-from tests.worker import Worker, wait_until
+from tests.support.answers import EXAMPLES, example_files, read_example
+from tests.support.endstate import answers_of, completions, is_over, job_row, load_job, problems, wrong_answers
+from tests.support.services import Queues, migrate, receive_all
+from tests.support.worker import Worker, wait_until
 
 LoadGraph = Callable[[Family], None]
 

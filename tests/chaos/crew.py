@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.conftest import ROOT
-from tests.killer import LAST_WORDS
+from tests.support.killer import LAST_WORDS
+from tests.support.services import ROOT
 
 LISTENING: Final = "Consuming"
 EXIT_LIMIT_SECONDS: Final = 20.0

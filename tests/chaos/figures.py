@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from tests.chaos.crew import Start
 from tests.chaos.faults import Happened
 from tests.chaos.verdict import read
-from tests.killer import PREFIX
+from tests.support.killer import PREFIX
 
 LEASE_SECONDS: Final = 10.0
 

@@ -17,12 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.jobs import PostgresJobs
 from app.errors import ProcessorError
-from app.jobs import Producer
+from app.jobs.producer import Producer
 from app.neo4j_database import Neo4JDatabase
-from app.sqs import Outgoing
-from tests.answers import Question
+from app.sqs.queue import Outgoing
 from tests.chaos.surroundings import Library, Surroundings
-from tests.killer import PREFIX
+from tests.support.answers import Question
+from tests.support.killer import PREFIX
 
 type Style = Literal["foreign", "early", "producer", "forgotten", "unknown text", "killer"]
 """foreign: rows without spans, then messages. early: messages first. producer: `app.jobs`. forgotten: a producer that

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from app.delivery import Delivery
+from app.sqs.delivery import Delivery
 from tests.chaos.crew import Start
 
 

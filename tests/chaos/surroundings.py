@@ -14,13 +14,13 @@ import redis
 from sqlalchemy import Engine
 
 from app.db.postgres import make_engine
-from app.sqs import Queue, make_client
+from app.sqs.queue import Queue, make_client
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family
 from devstack.proxy_process import ProxyProcess, moved
-from tests.answers import Question, example_files, read_example
-from tests.conftest import base_environment, migrate
-from tests.stacks import reserve
+from tests.support.answers import Question, example_files, read_example
+from tests.support.services import base_environment, migrate
+from tests.support.stacks import reserve
 
 SERVICES: Final = ("postgres", "neo4j", "cache", "sqs")
 VARIABLES: Final = {

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from tests.answers import canonical
 from tests.chaos.crew import Start, odd_ends
 from tests.chaos.load import Asked
 from tests.chaos.receives import read_all
 from tests.chaos.surroundings import MAX_ATTEMPTS, Surroundings
-from tests.endstate import completions, problems
-from tests.killer import PREFIX
+from tests.support.answers import canonical
+from tests.support.endstate import completions, problems
+from tests.support.killer import PREFIX
 
 MOST_SHOWN: Final = 10
 

@@ -12,13 +12,15 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from app import consumer, main
-from app.completion import Housekeeper, Sweep, SweepReport
-from app.delivery import Delivery, read_delivery
-from app.pace import FEWEST_RESENT
-from tests import killer
+from app import main
+from app.outbox.pace import FEWEST_RESENT
+from app.outbox.sweep import Sweep, SweepReport
+from app.sqs.delivery import Delivery, read_delivery
+from app.worker import loop, wiring
+from app.worker.housekeeper import Housekeeper
 from tests.chaos import receives
 from tests.chaos.surroundings import RESEND_AFTER_SECONDS, SWEEP_SECONDS
+from tests.support import killer
 
 
 class ImpatientSweep(Sweep):
@@ -27,7 +29,7 @@ class ImpatientSweep(Sweep):
     def run(
         self, job_id: str | None = None, after_seconds: float | None = RESEND_AFTER_SECONDS, limit: int = FEWEST_RESENT
     ) -> SweepReport:
-        """See `app.completion.Sweep`."""
+        """See `app.outbox.sweep.Sweep`."""
         return super().run(job_id, after_seconds, limit)
 
 
@@ -42,13 +44,13 @@ def note_receives(path: str) -> None:
             os.write(notes, receives.line_of(delivery).encode())
         return delivery
 
-    vars(consumer).update(read_delivery=noted)
+    vars(loop).update(read_delivery=noted)
 
 
 if __name__ == "__main__":
     note_receives(sys.argv[1])
     killer.arm()
-    vars(main).update(Sweep=ImpatientSweep, Housekeeper=functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS))
+    vars(wiring).update(Sweep=ImpatientSweep, Housekeeper=functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS))
     code = main.main()
     sys.stdout.flush()
     os._exit(code)

@@ -9,9 +9,9 @@ from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.results import PostgresResults
 from devstack import Stack
-from tests.contract.stores import MAX_ATTEMPTS, Stores
-from tests.fakes import FakeDatabase
-from tests.tables import Tables, migrated_database
+from tests.support.fakes import FakeDatabase
+from tests.support.stores import MAX_ATTEMPTS, Stores
+from tests.support.tables import Tables, migrated_database
 
 
 @pytest.fixture(scope="session")

@@ -6,23 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from app.ports import (
+from app.core.endings import Completed, Failed, GivenBack, Postponed
+from app.core.segments import (
     Abandoned,
     AlreadyCompleted,
     AlreadyFailed,
     Claimed,
-    Completed,
-    Failed,
     ForeignManifestation,
-    GivenBack,
     HeldElsewhere,
     JobCancelled,
-    Postponed,
     Suspect,
     Unknown,
 )
-from tests.asking import ask
-from tests.contract.stores import LEASE_SECONDS, MAX_ATTEMPTS, RESULT, Stores
+from tests.support.asking import ask
+from tests.support.stores import LEASE_SECONDS, MAX_ATTEMPTS, RESULT, Stores
 
 # Claim: what can be claimed
 

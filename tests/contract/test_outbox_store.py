@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.ports import Postponed
-from tests.contract.stores import LEASE_SECONDS, Stores
+from app.core.endings import Postponed
+from tests.support.stores import LEASE_SECONDS, Stores
 
 OUTBOX_LEASE_SECONDS = 30
 RESEND_AFTER_SECONDS = 900.0

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from app.core.endings import Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
+from app.core.segments import Claimed
 from app.errors import DataError
-from app.ports import Claimed, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
-from tests.contract.stores import LEASE_SECONDS, RESULT, Stores
+from tests.support.stores import LEASE_SECONDS, RESULT, Stores
 
 ENDINGS: dict[str, Callable[[Claimed], Ending]] = {
     "completed": lambda claim: Completed(claim, RESULT),

@@ -1,4 +1,4 @@
-"""The store behind the shared cache, in memory and real: see `Store` in app/cache_store.py."""
+"""The store behind the shared cache, in memory and real: see `Store` in app/caching/store.py."""
 
 import os
 import time
@@ -9,9 +9,9 @@ from itertools import count
 
 import pytest
 
-from app.cache_store import Entry, RedisStore, Store
+from app.caching.store import Entry, RedisStore, Store
 from devstack import Stack
-from tests.cache_fixtures import FakeStore
+from tests.support.caches import FakeStore
 
 LONG_MS = 1_000_000
 LIMIT_SECONDS = 30

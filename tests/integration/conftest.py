@@ -1,23 +1,9 @@
 """What several files of the commands' tests use."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
 
-from app import jobs_cli
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-type Command = Callable[..., Ran]
+from app.jobs import __main__ as jobs_cli
+from tests.support.commands import Command, Ran
 
 
 @pytest.fixture

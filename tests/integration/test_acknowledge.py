@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from app.acknowledge import Acknowledger
-from app.delivery import COPY_SLACK_MS, Delivery, read_delivery
+from app.core.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.errors import OutageError, TransientError
-from app.outcomes import Dead, Done, Hide, Leave, Outcome
-from app.sqs import Outgoing, Queue
-from tests.conftest import Queues
-from tests.worker import wait_until
+from app.sqs.acknowledge import Acknowledger
+from app.sqs.delivery import COPY_SLACK_MS, Delivery, read_delivery
+from app.sqs.queue import Outgoing, Queue
+from tests.support.services import Queues
+from tests.support.worker import wait_until
 
 
 def receive(queue: Queue, visibility_seconds: int = 60) -> Delivery:
@@ -77,7 +77,7 @@ def test_a_copy_is_told_from_a_redriven_one_whatever_this_machine_takes_the_time
     queues: Queues, hours: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = time.time() + 3_600 * hours
-    monkeypatch.setattr("app.sqs.time.time", lambda: wrong)
+    monkeypatch.setattr("app.sqs.queue.time.time", lambda: wrong)
     first = one(queues)
     act(queues, first, Hide(0.0), limit=1)
     copy = receive(queues.segments)
@@ -114,7 +114,7 @@ def test_dead_goes_to_the_dead_letter_queue_with_its_reason(queues: Queues) -> N
 def test_without_a_dead_letter_queue_of_ours_dead_is_left_to_the_redrive_policy(
     make_queues: Callable[..., Queues], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.acknowledge.REDRIVE_SECONDS", 0)
+    monkeypatch.setattr("app.sqs.acknowledge.REDRIVE_SECONDS", 0)
     queues = make_queues(max_receive_count=2)
     act(queues, one(queues, "poison"), Dead("why", recorded=False), dead=False, limit=2)
     act(queues, receive(queues.segments), Dead("why", recorded=False), dead=False, limit=2)

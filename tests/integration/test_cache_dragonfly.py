@@ -9,17 +9,18 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 import redis
 
-from app.cache import PageCache
-from app.cache_memory import MemoryTier
-from app.cache_shared import SharedTier
-from app.cache_store import Entry, RedisStore, StoreError
+from app.caching.key import derive_key, name_clock
+from app.caching.memory import MemoryTier
+from app.caching.shared import SharedTier
+from app.caching.store import Entry, RedisStore, StoreError
+from app.caching.tiers import PageCache
 from app.errors import ConfigurationError
-from app.page_format import encode_page
-from app.page_key import derive_key, name_clock
-from app.pages import Page
+from app.pages.format import encode_page
+from app.pages.page import Page
+from app.pages.reading import Reading
 from devstack import Stack
 from devstack.proxy import Proxy
-from tests.cache_fixtures import PageMaker
+from tests.support.caches import PageMaker
 
 NOW_US = 1_800_000_000_000_000
 HOUR_US = 3_600_000_000
@@ -55,9 +56,9 @@ def worker(url: str, key: bytes, loader: PageMaker) -> PageCache:
 
 def test_workers_share_what_one_of_them_loaded(url: str, key: bytes) -> None:
     loader = PageMaker(segments=100)
-    pages = worker(url, key, loader).get({"a": 0, "b": 0}, 5)
-    assert worker(url, key, loader).get({"a": 5, "b": 0}, 6) == pages
-    assert worker(url, key, loader).get({"a": 6}, 7)["a"].read_at_us == 7
+    pages = worker(url, key, loader).get({"a": 0, "b": 0}, Reading(5))
+    assert worker(url, key, loader).get({"a": 5, "b": 0}, Reading(6)) == pages
+    assert worker(url, key, loader).get({"a": 6}, Reading(7))["a"].read_at_us == 7
     assert loader.loads == [("a", "b"), ("a",)]
 
 
@@ -66,9 +67,9 @@ def test_a_frontier_of_misses_costs_three_round_trips_and_one_of_hits_one(url: s
     costs = []
     for _ in range(2):
         cache = worker(through(proxy, url), key, PageMaker())
-        cache.get({"other": 0}, 1)
+        cache.get({"other": 0}, Reading(1))
         before = proxy.round_trips
-        cache.get(dict.fromkeys(names, 0), 1)
+        cache.get(dict.fromkeys(names, 0), Reading(1))
         costs.append(proxy.round_trips - before)
     assert costs == [3, 1]
 
@@ -79,15 +80,15 @@ def test_a_dead_server_costs_one_call_then_nothing_and_every_page_still_comes(
 ) -> None:
     loader = PageMaker()
     cache = worker(through(proxy, url), key, loader)
-    cache.get({"a": 0}, 1)
+    cache.get({"a": 0}, Reading(1))
     if fault == "cut":
         proxy.cut()
     else:
         proxy.black_hole()
     with caplog.at_level(logging.INFO):
-        assert set(cache.get({"b": 0, "c": 0}, 2)) == {"b", "c"}
+        assert set(cache.get({"b": 0, "c": 0}, Reading(2))) == {"b", "c"}
         connections = proxy.connections
-        assert set(cache.get({"d": 0}, 3)) == {"d"}
+        assert set(cache.get({"d": 0}, Reading(3))) == {"d"}
         assert proxy.connections == connections
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert (urlsplit(url).password or "no password") not in caplog.text
@@ -99,7 +100,7 @@ def test_connections_that_were_cut_meanwhile_are_replaced_without_a_failure(
 ) -> None:
     cache = worker(through(proxy, url), key, PageMaker())
     for read_at_us in range(1, 4):
-        cache.get({"a": read_at_us}, read_at_us)
+        cache.get({"a": read_at_us}, Reading(read_at_us))
         proxy.cut()
         proxy.heal()
     assert caplog.records == []
@@ -111,7 +112,7 @@ def test_rubbish_in_every_key_is_read_from_the_graph_and_replaced(
     loader = PageMaker()
     shared = SharedTier(RedisStore(url), key, 60)
     names = {"a": 0, "b": 0, "c": 0}
-    worker(url, key, loader).get(names, 1)
+    worker(url, key, loader).get(names, Reading(1))
     with redis.Redis.from_url(url) as client:
         client.set(shared._page_key("a"), b"rubbish")
         client.set(shared._page_key("b"), client.get(shared._page_key("c")) or b"")
@@ -120,7 +121,7 @@ def test_rubbish_in_every_key_is_read_from_the_graph_and_replaced(
         for name in names:
             client.delete(shared._marker_key(name))
     for _ in range(2):
-        assert set(worker(url, key, loader).get(names, 2)) == set(names)
+        assert set(worker(url, key, loader).get(names, Reading(2))) == set(names)
     assert loader.loads == [("a", "b", "c")] * 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -132,7 +133,7 @@ def test_a_reply_that_is_too_long_is_not_taken_into_memory(
     store = RedisStore(through(proxy, url))
     with redis.Redis.from_url(url) as client:
         client.set(name, bytes(50_000_000), px=60_000)
-    monkeypatch.setattr("app.cache_store.MAX_REPLY_BYTES", 1_000_000)
+    monkeypatch.setattr("app.caching.store.MAX_REPLY_BYTES", 1_000_000)
     with pytest.raises(StoreError, match="longer than 1000000 bytes"):
         store.get_many([name])
     assert store.set_many([Entry(name, b"x" * 900_000, 60_000)]) == [True]
@@ -153,9 +154,9 @@ def test_a_forged_page_is_read_from_the_graph_and_gone_with_the_cache(
         client.set(shared._page_key("a"), encode_page(Page("a", NOW_US - 1, True), b"guessed"), px=60_000)
         client.set(shared._page_key("b"), encode_page(Page("b", NOW_US + HOUR_US, True), key), px=60_000)
         client.set(shared._marker_key("b"), b"%d" % (NOW_US + HOUR_US), px=60_000)
-        assert cache.get({"a": 0, "b": 0}, NOW_US) == {name: loader.page(name, NOW_US) for name in "ab"}
+        assert cache.get({"a": 0, "b": 0}, Reading(NOW_US)) == {name: loader.page(name, NOW_US) for name in "ab"}
         client.delete(*map(shared._page_key, "ab"), *map(shared._marker_key, "ab"))
-    assert cache.get({"a": 0, "b": 0}, NOW_US + 1) == {name: loader.page(name, NOW_US) for name in "ab"}
+    assert cache.get({"a": 0, "b": 0}, Reading(NOW_US + 1)) == {name: loader.page(name, NOW_US) for name in "ab"}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -168,10 +169,10 @@ def test_workers_of_two_postgresqls_or_of_two_passwords_share_nothing(url: str, 
         for postgres in ("postgresql://u:p@one:5432/segments", "postgresql://u:p@two:5432/segments")
     ]
     for each in keys:
-        worker(url, each, loader).get({"a": 0}, NOW_US)
+        worker(url, each, loader).get({"a": 0}, Reading(NOW_US))
     assert len(loader.loads) == len(keys)
     for each in keys:
-        worker(url, each, loader).get({"a": 0}, NOW_US)
+        worker(url, each, loader).get({"a": 0}, Reading(NOW_US))
     assert len(loader.loads) == len(keys)
 
 

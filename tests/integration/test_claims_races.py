@@ -1,6 +1,6 @@
 """Workers that do the same at the same moment, many times: real threads, real connections, a barrier before each step.
 
-``RACE_ROUNDS=10000 make test ARGS="tests/integration/test_claims_races.py -k last_two"`` runs the long form.
+``RACE_ROUNDS=10000 python -m pytest tests/integration/test_claims_races.py -k last_two`` runs the long form.
 """
 
 import logging
@@ -16,28 +16,24 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from app.db.claims import PostgresClaims
-from app.db.outbox import PostgresOutbox
-from app.db.repairs import PostgresRepairs
-from app.db.results import PostgresResults
-from app.ports import (
+from app.core.endings import Completed, Ending, Failed, GivenBack, Postponed
+from app.core.segments import (
     AlreadyCompleted,
     AlreadyFailed,
     ClaimAnswer,
     Claimed,
-    Completed,
-    Ending,
-    Failed,
-    GivenBack,
     HeldElsewhere,
     JobCancelled,
-    Postponed,
     SegmentRequest,
 )
+from app.db.claims import PostgresClaims
+from app.db.outbox import PostgresOutbox
+from app.db.repairs import PostgresRepairs
+from app.db.results import PostgresResults
 from devstack import Stack
-from tests.asking import ask
-from tests.endstate import problems
-from tests.tables import Tables, migrated_database
+from tests.support.asking import ask
+from tests.support.endstate import problems
+from tests.support.tables import Tables, migrated_database
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "300"))
 SECONDS_A_ROUND = 0.25

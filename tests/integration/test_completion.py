@@ -10,20 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from sqlalchemy import Engine
 
-from app.completion import Housekeeper, Relay, Sweep, SweepReport
+from app.core.endings import Announcement, Completed
+from app.core.segments import Claimed, SegmentRequest
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import run
 from app.db.results import PostgresResults
 from app.errors import OutageError
-from app.outage import Gate
-from app.ports import Announcement, Claimed, Completed, SegmentRequest
-from app.sqs import Outgoing, Queue, QueueFacts
-from app.stopping import Stop
-from tests.asking import ask
-from tests.conftest import Queues
-from tests.integration.test_sqs import receive_all
-from tests.worker import wait_until
+from app.outbox.relay import Relay
+from app.outbox.sweep import Sweep, SweepReport
+from app.sqs.queue import Outgoing, Queue, QueueFacts
+from app.threads.gate import Gate
+from app.threads.stopping import Stop
+from app.worker.housekeeper import Housekeeper
+from tests.support.asking import ask
+from tests.support.services import Queues, receive_all
+from tests.support.worker import wait_until
 
 
 class Graph:
@@ -252,7 +254,7 @@ def keep(relay: Relay, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """Starts a housekeeper that sweeps at its start, and then not for a quarter of an hour unless there is reason."""
     monkeypatch.setattr(random, "random", lambda: 0.0)
     stop = Stop()
-    keeper = Housekeeper(relay, sweep, Gate({}), every_seconds=1_200)
+    keeper = Housekeeper(relay, sweep, Gate(), every_seconds=1_200)
     thread = threading.Thread(target=keeper.run, args=(stop,))
     yield thread.start
     stop.set()
@@ -300,7 +302,7 @@ def test_a_completion_that_was_not_sent_is_not_marked(engine: Engine, outbox: Po
     missing = Queue(queues.completed._client, queues.completed.url + "-missing")
     stop = Stop()
     relay = Relay(outbox, missing)
-    keeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, Graph()), Gate({}), every_seconds=1_000)
+    keeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, Graph()), Gate(), every_seconds=1_000)
     keeper.submit(outbox.lease_unsent(0) or [Announcement(str(uuid.uuid4()), "M", str(uuid.uuid4()))])
     assert not keeper.is_idle
     stop.set()

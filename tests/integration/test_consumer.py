@@ -6,27 +6,37 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from aws_sqs_consumer import Message
 
-from app.acknowledge import Acknowledger
-from app.completion import Housekeeper, Relay, Sweep
-from app.consumer import EXIT_OK, EXIT_STALLED, SimpleConsumer
+from app.core.endings import Announcement
+from app.core.outcomes import Done, Hide, Outcome
+from app.core.segments import Claimed, SegmentRequest
 from app.errors import OutageError
-from app.heartbeat import Heartbeat
-from app.main import wire
-from app.outage import Gate
-from app.outcomes import Done, Hide, Outcome
-from app.parts import Parts
-from app.ports import Announcement, Claimed, SegmentRequest
-from app.sqs import Outgoing
-from app.stopping import Stop
-from tests.conftest import Queues
-from tests.worker import wait_until
+from app.main import SimpleConsumer
+from app.outbox.relay import Relay
+from app.outbox.sweep import Sweep
+from app.sqs.acknowledge import Acknowledger
+from app.sqs.queue import Outgoing
+from app.threads.gate import Gate
+from app.threads.progress import Progress
+from app.threads.stopping import Stop
+from app.worker.handling import Handler, MessageHandler, SegmentHandler
+from app.worker.heartbeat import Heartbeat
+from app.worker.housekeeper import Housekeeper
+from app.worker.in_flight import InFlight
+from app.worker.loop import EXIT_OK, EXIT_STALLED, Loop
+from app.worker.parts import Limits, Parts
+from app.worker.prober import Prober
+from app.worker.wiring import Wanted, build_message_loop
+from tests.support.services import Queues
+from tests.support.worker import wait_until
 
 JOB = str(uuid.uuid4())
+REGION = "us-east-1"
 
 
 class Recorder:
@@ -36,6 +46,8 @@ class Recorder:
         self.answer = answer
         self.batches: list[list[str]] = []
         self.given_back: list[Claimed] = []
+
+    def catch_up(self) -> None: ...
 
     def process(self, requests: Sequence[SegmentRequest], age_seconds: float = 0.0) -> list[Outcome]:
         self.batches.append([request.segment_id for request in requests])
@@ -50,43 +62,43 @@ class Recorder:
         return [segment for batch in self.batches for segment in batch]
 
 
-def parts_of(queues: Queues, service: Any, **changes: Any) -> Parts:
-    heartbeat = Heartbeat(None, queues.segments, visibility_seconds=30)
+def parts_of(queues: Queues, handler: Handler | Recorder, **changes: Any) -> tuple[Parts, Limits]:
+    """The parts and limits of a loop; `changes`: of either, by name."""
+    gate = changes.pop("gate", Gate())
+    in_flight = InFlight()
+    heartbeat = Heartbeat(in_flight, queues.segments, visibility_seconds=30)
     values: dict[str, Any] = {
         "queue": queues.segments,
         "acknowledger": Acknowledger(queues.segments, queues.dead_letters, 10),
-        "heartbeat": heartbeat,
-        "gate": Gate({"SQS": queues.segments.facts}),
-        "service": service,
-        "helpers": (("heartbeat", heartbeat),),
-        "grace_seconds": 3.0,
+        "in_flight": in_flight,
+        "gate": gate,
+        "prober": Prober(gate, {"SQS": queues.segments.facts, **changes.pop("probes", {})}),
+        "handler": SegmentHandler(handler, in_flight) if isinstance(handler, Recorder) else handler,
+        "progress": Progress(),
+        "helpers": {"heartbeat": heartbeat},
     }
-    return Parts(**{**values, **changes})
+    limits: dict[str, Any] = {"wait_time_seconds": 1, "visibility_timeout_seconds": 30, "grace_seconds": 3.0}
+    of_parts = {field.name for field in fields(Parts)}
+    for name, value in changes.items():
+        (values if name in of_parts else limits)[name] = value
+    return Parts(**values), Limits(**limits)
 
 
 @contextmanager
-def running(
-    parts: Parts, consumer_class: type[SimpleConsumer] = SimpleConsumer, wait_time_seconds: int = 1
-) -> Iterator[tuple[SimpleConsumer, Callable[[], int]]]:
-    """The consumer in a thread; the function stops it and gives its exit code."""
-    consumer = consumer_class(
-        queue_url=parts.queue.url,
-        region="us-east-1",
-        wait_time_seconds=wait_time_seconds,
-        visibility_timeout_seconds=30,
-    )
-    consumer._parts = parts
+def running(parts_and_limits: tuple[Parts, Limits]) -> Iterator[tuple[Loop, Callable[[], int]]]:
+    """The loop in a thread; the function stops it and gives its exit code."""
+    loop = Loop(*parts_and_limits, Stop())
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(consumer.run()), daemon=True)
+    thread = threading.Thread(target=lambda: codes.append(loop.run()), daemon=True)
     thread.start()
 
     def stop() -> int:
-        consumer.stop()
+        loop.stopping.set()
         thread.join(30)
         return codes[0]
 
-    yield consumer, stop
-    consumer.stop()
+    yield loop, stop
+    loop.stopping.set()
     thread.join(30)
     assert not thread.is_alive()
 
@@ -188,7 +200,7 @@ def test_poison_is_told_by_its_job_and_segment_as_far_as_they_can_be_read(
 def test_a_service_that_has_a_bug_loses_nothing(
     queues: Queues, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("app.consumer.BUG_SECONDS", 0.0)
+    monkeypatch.setattr("app.worker.handling.BUG_SECONDS", 0.0)
     service = Recorder()
     failed: list[str] = []
 
@@ -218,10 +230,10 @@ def test_while_a_service_is_down_nothing_is_received(queues: Queues, caplog: pyt
             raise OutageError("PostgreSQL", "connection refused")
 
     down.set()
-    gate = Gate({"PostgreSQL": probe})
+    gate = Gate()
     gate.close("PostgreSQL", "connection refused")
     queues.segments.send([body("a")])
-    with running(parts_of(queues, service, gate=gate, lanes=2)):
+    with running(parts_of(queues, service, gate=gate, probes={"PostgreSQL": probe}, lanes=2)):
         assert probed.wait(20)
         assert service.batches == []
         service.answer = lambda _: Done()
@@ -241,9 +253,9 @@ def test_stopping_finishes_what_is_in_hand(queues: Queues) -> None:
         return Done()
 
     queues.segments.send([body("a")])
-    with running(parts_of(queues, Recorder(slow), grace_seconds=30.0)) as (consumer, stop):
+    with running(parts_of(queues, Recorder(slow), grace_seconds=30.0)) as (loop, stop):
         assert entered.wait(30)
-        consumer.stop()
+        loop.stopping.set()
         leave.set()
         assert stop() == 0
     assert queues.segments.facts().messages == 0
@@ -258,12 +270,12 @@ def test_what_hangs_is_handed_back_at_the_deadline(queues: Queues) -> None:
         return Hide(600.0)
 
     service = Recorder(hang)
-    parts = parts_of(queues, service, grace_seconds=1.0)
+    parts, limits = parts_of(queues, service, grace_seconds=1.0)
     claim = claim_of("a")
     queues.segments.send([body("a")])
-    with running(parts) as (_, stop):
+    with running((parts, limits)) as (_, stop):
         assert entered.wait(30)
-        parts.heartbeat.hold([claim])
+        parts.in_flight.hold([claim])
         assert stop() == 0
         assert service.given_back == [claim]
         assert len(queues.segments.receive(1, 1, 30)) == 1
@@ -279,8 +291,8 @@ def test_a_lane_that_hangs_ends_the_process(queues: Queues, caplog: pytest.LogCa
 
     queues.segments.send([body("a")])
     codes: list[int] = []
-    with running(parts_of(queues, Recorder(hang), stall_seconds=2.0, grace_seconds=1.0)) as (consumer, stop):
-        wait_until(consumer.stopping.is_set, "the watchdog")
+    with running(parts_of(queues, Recorder(hang), stall_seconds=2.0, grace_seconds=1.0)) as (loop, stop):
+        wait_until(loop.stopping.is_set, "the watchdog")
         codes.append(stop())
         leave.set()
     assert codes == [EXIT_STALLED]
@@ -295,7 +307,7 @@ def test_what_a_hung_lane_holds_is_left_to_its_lease_and_the_rest_is_given_back(
     leave = threading.Event()
 
     def work(request: SegmentRequest) -> Outcome:
-        parts.heartbeat.hold([claim_of(request.segment_id)])
+        parts.in_flight.hold([claim_of(request.segment_id)])
         entered[request.segment_id].set()
         while not leave.wait(0.1):
             if request.segment_id == "slow":
@@ -303,12 +315,12 @@ def test_what_a_hung_lane_holds_is_left_to_its_lease_and_the_rest_is_given_back(
         return Hide(600.0)
 
     service = Recorder(work)
-    parts = parts_of(queues, service, lanes=2, stall_seconds=3.0, grace_seconds=1.0)
-    with running(parts) as (consumer, stop):
+    parts, limits = parts_of(queues, service, lanes=2, stall_seconds=3.0, grace_seconds=1.0)
+    with running((parts, limits)) as (loop, stop):
         for segment, event in entered.items():
             queues.segments.send([body(segment)])
             assert event.wait(30)
-        wait_until(consumer.stopping.is_set, "the watchdog")
+        wait_until(loop.stopping.is_set, "the watchdog")
         assert stop() == EXIT_STALLED
         came_back = [json.loads(str(message["Body"]))["segment_id"] for message in queues.segments.receive(10, 2, 30)]
         assert came_back == ["slow"]
@@ -340,18 +352,18 @@ class Dying:
 def test_a_helper_that_hangs_or_dies_ends_the_process(
     helper: Hanging | Dying, queues: Queues, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts = parts_of(queues, Recorder(), stall_seconds=2.0, helpers=(("tidier", helper),))
-    with running(parts) as (consumer, stop):
-        wait_until(consumer.stopping.is_set, "the watchdog")
+    parts, limits = parts_of(queues, Recorder(), stall_seconds=2.0, helpers={"tidier": helper})
+    with running((parts, limits)) as (loop, stop):
+        wait_until(loop.stopping.is_set, "the watchdog")
         assert stop() == EXIT_STALLED
     assert "tidier has made no progress" in caplog.text
 
 
 def test_helpers_and_lanes_that_wait_do_not_hang(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     door = Doorman(queues, monkeypatch)
-    patient = Heartbeat(None, queues.segments, visibility_seconds=14_400)
-    parts = parts_of(queues, Recorder(), stall_seconds=2.5, lanes=2, heartbeat=patient, helpers=(("patient", patient),))
-    with running(parts) as (_, stop):
+    patient = Heartbeat(InFlight(), queues.segments, visibility_seconds=14_400)
+    parts, limits = parts_of(queues, Recorder(), stall_seconds=2.5, lanes=2, helpers={"patient": patient})
+    with running((parts, limits)) as (_, stop):
         wait_until(lambda: door.polls > 5, "polls for longer than a stall")
         assert stop() == EXIT_OK
 
@@ -363,9 +375,12 @@ def test_a_pause_longer_than_a_stall_is_none(queues: Queues) -> None:
         probes.append(0.0)
         raise OutageError("PostgreSQL", "connection refused")
 
-    gate = Gate({"PostgreSQL": probe})
+    gate = Gate()
     gate.close("PostgreSQL", "connection refused")
-    with running(parts_of(queues, Recorder(), gate=gate, lanes=2, stall_seconds=1.0)) as (_, stop):
+    with running(parts_of(queues, Recorder(), gate=gate, probes={"PostgreSQL": probe}, lanes=2, stall_seconds=1.0)) as (
+        _,
+        stop,
+    ):
         wait_until(lambda: len(probes) == 3, "three probes, half a second and more apart")
         assert stop() == EXIT_OK
 
@@ -383,7 +398,7 @@ class Later:
 def test_a_job_that_ends_at_the_deadline_is_announced_by_this_process(queues: Queues) -> None:
     """Its lane commits while its claim is being given back."""
     outbox: Any = Later()
-    gate = Gate({})
+    gate = Gate()
     relay = Relay(outbox, queues.completed)
     keeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, outbox), gate, every_seconds=1_000)
     announcement = Announcement(JOB, "M", str(uuid.uuid4()))
@@ -395,24 +410,24 @@ def test_a_job_that_ends_at_the_deadline_is_announced_by_this_process(queues: Qu
             return frozenset()  # committed by its lane a moment ago, which has not handed the announcement over yet
 
     def settle(_: SegmentRequest) -> Outcome:
-        parts.heartbeat.hold([claim_of("a")])
+        parts.in_flight.hold([claim_of("a")])
         entered.set()
         assert asked.wait(30)
         slowly.wait(0.5)  # between its commit and the handing over
         keeper.submit([announcement])
-        parts.heartbeat.release([claim_of("a")])
+        parts.in_flight.release([claim_of("a")])
         return Done()
 
-    parts = parts_of(
+    parts, limits = parts_of(
         queues,
         Settling(settle),
         gate=gate,
         grace_seconds=6.0,
-        helpers=(("housekeeper", keeper),),
+        helpers={"housekeeper": keeper},
         is_idle=lambda: keeper.is_idle,
     )
     queues.segments.send([body("a")])
-    with running(parts) as (_, stop):
+    with running((parts, limits)) as (_, stop):
         assert entered.wait(30)
         assert stop() == EXIT_OK
         assert outbox.marked == [announcement]
@@ -424,9 +439,9 @@ def test_what_a_parked_poll_brings_while_stopping_is_handed_back_at_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     door, service = Doorman(queues, monkeypatch), Recorder()
-    with running(parts_of(queues, service, grace_seconds=25.0), wait_time_seconds=20) as (consumer, stop):
+    with running(parts_of(queues, service, grace_seconds=25.0, wait_time_seconds=20)) as (loop, stop):
         wait_until(lambda: door.inside == 1, "a parked poll")
-        consumer.stop()
+        loop.stopping.set()
         wait_until(lambda: "for a poll to end" in caplog.text or "Stopped" in caplog.text, "it to wait for the poll")
         queues.segments.send([body("a")])
         assert stop() == EXIT_OK
@@ -458,13 +473,13 @@ def test_a_subclass_with_its_own_handle_message_gets_each_message(queues: Queues
             handled.append(message.Body)
 
     queues.segments.send([Outgoing("one"), Outgoing("two")])
-    with running(parts_of(queues, None), Mine):
+    with running(parts_of(queues, MessageHandler(Mine(queue_url=queues.segments.url, region=REGION).handle_message))):
         wait_until(lambda: queues.segments.facts().messages == 0, "an empty queue")
     assert sorted(handled) == ["one", "two"]
 
 
 def test_a_message_whose_handler_raises_comes_back(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.consumer.BUG_SECONDS", 0.0)
+    monkeypatch.setattr("app.worker.handling.BUG_SECONDS", 0.0)
     handled: list[str] = []
 
     class Mine(SimpleConsumer):
@@ -474,7 +489,7 @@ def test_a_message_whose_handler_raises_comes_back(queues: Queues, monkeypatch: 
                 raise RuntimeError("try again")
 
     queues.segments.send([Outgoing("one")])
-    with running(parts_of(queues, None), Mine):
+    with running(parts_of(queues, MessageHandler(Mine(queue_url=queues.segments.url, region=REGION).handle_message))):
         wait_until(lambda: queues.segments.facts().messages == 0, "an empty queue")
     assert handled == ["1", "2"]
 
@@ -489,7 +504,11 @@ def test_many_slow_messages_are_no_stall(queues: Queues) -> None:
             handled.append(message.Body)
 
     queues.segments.send([Outgoing(str(n)) for n in range(6)])
-    with running(parts_of(queues, None, stall_seconds=2.5), Mine) as (_, stop):
+    with running(
+        parts_of(
+            queues, MessageHandler(Mine(queue_url=queues.segments.url, region=REGION).handle_message), stall_seconds=2.5
+        )
+    ) as (_, stop):
         wait_until(lambda: queues.segments.facts().messages == 0, "an empty queue")
         assert stop() == EXIT_OK
     assert sorted(handled) == [str(n) for n in range(6)]
@@ -506,7 +525,7 @@ def test_a_message_of_a_subclass_is_deleted_as_soon_as_it_is_handled(queues: Que
                 assert leave.wait(120)  # longer than the deletions are waited for
 
     queues.segments.send([Outgoing(str(n)) for n in range(3)])
-    with running(parts_of(queues, None), Mine):
+    with running(parts_of(queues, MessageHandler(Mine(queue_url=queues.segments.url, region=REGION).handle_message))):
         wait_until(lambda: len(handled) == 3, "the last message")
         wait_until(lambda: queues.segments.facts().messages == 1, "the other two to be deleted")
         leave.set()
@@ -522,9 +541,15 @@ def test_what_a_subclass_has_not_begun_is_handed_back_when_it_is_told_to_stop(qu
             assert leave.wait(60)
 
     queues.segments.send([Outgoing("one"), Outgoing("two")])
-    with running(parts_of(queues, None, grace_seconds=30.0), Mine) as (consumer, stop):
+    with running(
+        parts_of(
+            queues,
+            MessageHandler(Mine(queue_url=queues.segments.url, region=REGION).handle_message),
+            grace_seconds=30.0,
+        )
+    ) as (loop, stop):
         wait_until(lambda: len(handled) == 1, "the first message")
-        consumer.stop()
+        loop.stopping.set()
         leave.set()
         assert stop() == EXIT_OK
     assert len(handled) == 1
@@ -541,7 +566,9 @@ def test_a_subclass_is_called_from_one_thread_unless_more_are_asked_for(
 
     for name, value in {**environment, **asked}.items():
         monkeypatch.setenv(name, value)
-    assert wire(Mine(queue_url=environment["SQS_QUEUE_URL"])).lanes == lanes
+    mine = Mine(queue_url=environment["SQS_QUEUE_URL"])
+    loop = build_message_loop(Wanted(mine.queue_url), mine.handle_message, Stop())
+    assert loop.limits.lanes == lanes
 
 
 def test_the_library_s_limits_on_a_batch_stay() -> None:

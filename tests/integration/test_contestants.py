@@ -18,8 +18,8 @@ from bench.naive import NaiveGraph, NaiveReference
 from bench.reference import reference_walk, walk
 from devstack import Stack
 from devstack.families import Family, Segment
-from tests.answers import canonical, example_files, read_example
-from tests.conftest import Queues
+from tests.support.answers import canonical, example_files, read_example
+from tests.support.services import Queues
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -15,7 +15,7 @@ from devstack.families import (
     load_family,
     undirected,
 )
-from tests.answers import example_files
+from tests.support.answers import example_files
 
 SMALL = Family.from_json(SMALL_FAMILY_PATH)
 DAMAGED = replace(

@@ -13,18 +13,19 @@ from datetime import datetime
 import pytest
 from sqlalchemy import Engine
 
-from app import jobs_cli, repairs
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.errors import OutageError
-from app.jobs import Producer
-from app.jobs_print import TIME_FORMAT
+from app.jobs import __main__ as jobs_cli
+from app.jobs import repairs
+from app.jobs.printing import TIME_FORMAT
+from app.jobs.producer import Producer
 from app.models import parse_segment_message
-from app.sqs import Outgoing
+from app.sqs.queue import Outgoing
 from devstack.families import SMALL_FAMILY_PATH, Family
-from tests.conftest import ROOT, Queues
-from tests.integration.conftest import Command
-from tests.integration.jobs_fixtures import RESULT, assert_true, claimed, complete, fail, make_job, rows, statuses
+from tests.support.commands import Command
+from tests.support.jobs import RESULT, assert_true, claimed, complete, fail, make_job, rows, statuses
+from tests.support.services import ROOT, Queues
 
 TEXT = "root-bo"
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)
@@ -439,8 +440,15 @@ def test_what_is_missing_is_named_at_once(
     ],
 )
 def test_a_dead_service_is_one_line_and_no_job(
-    command: Command, engine: Engine, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, service: str
+    command: Command,
+    engine: Engine,
+    load_graph: Callable[[Family], None],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    service: str,
 ) -> None:
+    load_graph(FAMILY)
     monkeypatch.setenv(variable, value)
     ran = command("create", TEXT)
     assert (ran.code, ran.out) == (1, "")

@@ -10,16 +10,17 @@ from itertools import batched
 import pytest
 from sqlalchemy import Engine, event
 
-from app.completion import RESEND_AFTER_SECONDS, SweepReport
+from app.core.jobs import ConflictError, Job, NotFoundError
+from app.core.segments import AlreadyCompleted, Claimed, JobCancelled
+from app.core.unsent import RESEND_AFTER_SECONDS
 from app.db.jobs import PostgresJobs
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine, run
 from app.db.repairs import PostgresRepairs
-from app.job_ports import ConflictError, Job, NotFoundError
-from app.pace import FEWEST_RESENT
-from app.ports import AlreadyCompleted, Claimed, JobCancelled
-from app.repairs import CHUNK_SEGMENTS, MOST_ON_QUEUE, Reconciliation, cancel, reconcile, retry
-from tests.integration.jobs_fixtures import (
+from app.jobs.repairs import CHUNK_SEGMENTS, MOST_ON_QUEUE, Reconciliation, cancel, reconcile, retry
+from app.outbox.pace import FEWEST_RESENT
+from app.outbox.sweep import SweepReport
+from tests.support.jobs import (
     assert_true,
     claim,
     claimed,
@@ -30,7 +31,7 @@ from tests.integration.jobs_fixtures import (
     segments,
     statuses,
 )
-from tests.worker import wait_until
+from tests.support.worker import wait_until
 
 RACES = 15
 

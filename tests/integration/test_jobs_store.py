@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from app.db.jobs import RECORDS_PER_QUERY, PostgresJobs
 from app.db.postgres import run
 from app.errors import DataError
-from tests.integration.jobs_fixtures import (
+from tests.support.jobs import (
     RESULT,
     assert_true,
     claimed,

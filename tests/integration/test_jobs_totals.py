@@ -5,14 +5,14 @@ import json
 import pytest
 from sqlalchemy import Engine
 
+from app.core.jobs import ConflictError, Miscount
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.db.repairs import PostgresRepairs
-from app.job_ports import ConflictError, Miscount
-from app.repairs import cancel
-from tests.conftest import Queues
-from tests.integration.conftest import Command
-from tests.integration.jobs_fixtures import claimed, complete, fail, make_job, rows, segments, statuses
+from app.jobs.repairs import cancel
+from tests.support.commands import Command
+from tests.support.jobs import claimed, complete, fail, make_job, rows, segments, statuses
+from tests.support.services import Queues
 
 IDS = [segment[0] for segment in segments(4)]
 

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine
 
+from app.core.endings import Completed, GivenBack
+from app.core.segments import AlreadyCompleted, ClaimAnswer, Claimed, HeldElsewhere, SegmentRequest
 from app.db.claims import PostgresClaims
 from app.db.outbox import SWEEP_LOCK, PostgresOutbox
 from app.db.postgres import run
 from app.db.results import PostgresResults
 from app.errors import TransientError
-from app.ports import AlreadyCompleted, ClaimAnswer, Claimed, Completed, GivenBack, HeldElsewhere, SegmentRequest
-from tests.asking import ask
-from tests.endstate import problems
-from tests.tables import Tables
-from tests.worker import wait_until
+from tests.support.asking import ask
+from tests.support.endstate import problems
+from tests.support.tables import Tables
+from tests.support.worker import wait_until
 
 LOW, HIGH = "00000000-0000-4000-8000-000000000001", "ffffffff-ffff-4fff-bfff-fffffffffff1"
 LEASE_SECONDS = 1_000.0

@@ -11,8 +11,8 @@ import psycopg2
 import pytest
 
 from app.db.postgres import make_engine, run
-from tests.conftest import ROOT, base_environment, migrate
-from tests.worker import wait_until
+from tests.support.services import ROOT, base_environment, migrate
+from tests.support.worker import wait_until
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 SCHEMA = """

@@ -16,9 +16,10 @@ import neo4j
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from app import neo4j_database, neo4j_session
+from app import neo4j_database
 from app import neo4j_quries as queries
-from app.cache import PageCache
+from app.caching.tiers import PageCache
+from app.core.segments import Start
 from app.errors import (
     ConfigurationError,
     OutageError,
@@ -27,17 +28,19 @@ from app.errors import (
     RefusedError,
     TransientError,
 )
+from app.graph import session as neo4j_session
+from app.graph.session import Reader, open_driver
 from app.neo4j_database import Neo4JDatabase
 from app.neo4j_quries import READ_PAGES
-from app.neo4j_session import Patience, Reader, open_driver
-from app.traversal import Start
+from app.pages.reading import Patience, Reading
+from app.pages.walk import PageSource, walk_together
 from bench.reference import reference_walk
 from devstack import Stack
 from devstack.families import Annotation, Family, Segment, empty_graph, load_family
 from devstack.proxy import Proxy
-from tests.answers import EXAMPLES, canonical, decoded, example_files, read_example
-from tests.graph_fixtures import page_of
-from tests.strategies import Question, asked_families
+from tests.support.answers import EXAMPLES, canonical, decoded, example_files, read_example
+from tests.support.graphs import page_of
+from tests.support.strategies import Question, asked_families
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Family.from_json(EXAMPLES / "small_family.json")
@@ -79,14 +82,14 @@ def test_every_example_is_answered_as_given(
     family, questions = read_example(path)
     load_graph(family)
     url = stack.env()["DRAGONFLY_URL"] if "Dragonfly" in cache else None
-    pages = None
+    pages: PageSource = graph
     if cache != "no cache":
         # As of a new moment each time, so that pages of the other examples are too old.
         pages = PageCache.connect(graph, memory_bytes=10**8, url=url, ttl_seconds=60, secret="x", clock_id="")
     made_at = next(_moments)
     starts = [start_at(row.manifestation_id, row.start, row.end, made_at) for row in questions]
     for _ in range(2):
-        answers = graph.relate(starts, pages)
+        answers = walk_together(starts, pages)
         assert [canonical(decoded(answer)) for answer in answers] == [canonical(row.related) for row in questions]
 
 
@@ -101,8 +104,8 @@ def test_pages_and_answers_of_any_family_are_those_in_memory(
     family, questions = asked
     load_graph(family)
     names = [*family.manifestations, "nowhere"]
-    assert graph.load_pages(names, 5) == {name: page_of(family, name, 5) for name in names}
-    answers = graph.relate([start_at(*question) for question in questions])
+    assert graph.load_pages(names, Reading(5)) == {name: page_of(family, name, 5) for name in names}
+    answers = walk_together([start_at(*question) for question in questions], graph)
     for question, answer in zip(questions, answers, strict=True):
         assert decoded(answer) == reference_walk(family, *question)
 
@@ -115,11 +118,11 @@ def test_a_changed_alignment_is_seen_by_the_next_job_with_a_warm_cache(
     pages = PageCache.connect(
         graph, memory_bytes=10**8, url=stack.env()["DRAGONFLY_URL"], ttl_seconds=60, secret="x", clock_id=""
     )
-    (before,) = map(decoded, graph.relate([start_at("root-bo", 0, 40, first)], pages))
+    (before,) = map(decoded, walk_together([start_at("root-bo", 0, 40, first)], pages))
     driver.execute_query("MATCH (:Annotation {id: 'en-root.left'})-[r:ALIGNED_TO]-() DELETE r")
-    (again,) = map(decoded, graph.relate([start_at("root-bo", 0, 40, first)], pages))
+    (again,) = map(decoded, walk_together([start_at("root-bo", 0, 40, first)], pages))
     assert again == before
-    (after,) = map(decoded, graph.relate([start_at("root-bo", 0, 40, next(_moments))], pages))
+    (after,) = map(decoded, walk_together([start_at("root-bo", 0, 40, next(_moments))], pages))
     changed = Family.from_graph({**SMALL.to_graph(), "aligned_annotations": SMALL.aligned_annotations[1:]})
     assert after == reference_walk(changed, "root-bo", 0, 40)
     assert after != before
@@ -131,7 +134,7 @@ def test_both_directions_and_both_at_once_are_one_alignment(
     load_graph(SMALL)
     driver.execute_query("MATCH (a:Annotation)-[:ALIGNED_TO]->(b) MERGE (b)-[:ALIGNED_TO]->(a)")
     driver.execute_query("MATCH (a:Segment)-[:ALIGNED_TO]->(b) MERGE (b)-[:ALIGNED_TO]->(a)")
-    for name, page in graph.load_pages(SMALL.manifestations, 5).items():
+    for name, page in graph.load_pages(SMALL.manifestations, Reading(5)).items():
         assert page == page_of(SMALL, name, 5)
 
 
@@ -141,7 +144,7 @@ def test_what_is_at_hand_hides_no_annotation_that_lost_its_id(
     load_graph(SMALL)
     at_hand = [page_of(SMALL, "root-bo", 5)]
     driver.execute_query("MATCH (a:Annotation {id: 'en-root.right'}) REMOVE a.id")
-    page = graph.load_pages(["translation-en"], 5, at_hand)["translation-en"]
+    page = graph.load_pages(["translation-en"], Reading(5, at_hand))["translation-en"]
     assert "alignment 'en-root.left' - None of manifestation 'translation-en'" in page.problem
 
 
@@ -151,7 +154,7 @@ def test_an_unknown_start_and_malformed_data_fail_alone(
     load_graph(SMALL)
     driver.execute_query("MATCH (s:Segment {id: 'alone.segmentation.0'}) SET s.span_start = 'zero'")
     starts = [start_at("nowhere"), start_at("alone"), start_at("root-bo", 0, 40)]
-    unknown, malformed, fine = graph.relate(starts)
+    unknown, malformed, fine = walk_together(starts, graph)
     assert isinstance(unknown, PermanentError)
     assert "'nowhere'" in str(unknown)
     assert isinstance(malformed, PermanentError)
@@ -166,7 +169,7 @@ def test_each_walk_is_announced_also_when_every_page_is_cached(
     pages = PageCache.connect(graph, memory_bytes=10**8, url=None, ttl_seconds=60, secret="x", clock_id="")
     with caplog.at_level(logging.INFO):
         for _ in range(2):
-            graph.relate([start_at("root-bo"), start_at("alone")], pages)
+            walk_together([start_at("root-bo"), start_at("alone")], pages)
     lines = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
     assert lines == 2 * [
         ("app.neo4j_database", "INFO", "Starting BFS traversal from manifestation root-bo"),
@@ -189,7 +192,7 @@ def test_what_is_skipped_is_said_once(graph: Neo4JDatabase, load_graph: Load, ca
     caplog.clear()
     with caplog.at_level(logging.WARNING, "app"):
         for _ in range(2):
-            assert graph.load_pages(["M"], 5) == expected
+            assert graph.load_pages(["M"], Reading(5)) == expected
     assert sorted(record.getMessage() for record in caplog.records) == [
         "alignment 'a' - 'b' of manifestation 'M' has segments without a span; they are skipped",
         "annotation 'lost' belongs to no manifestation; its alignment is skipped",
@@ -225,7 +228,7 @@ def test_segments_of_two_segmentations_count_once_and_those_without_a_span_do_no
     load_graph(two)
     driver.execute_query("MATCH (s:Segment {id: 'b'}), (a:Annotation {id: 'two'}) MERGE (s)-[:SEGMENTATION_OF]->(a)")
     assert graph.list_segments("M") == [("a", 0, 9), ("b", 0, 5), ("c", 5, 9)]
-    assert len(graph.load_pages(["M"], 1)["M"].segmentation) == 3
+    assert len(graph.load_pages(["M"], Reading(1))["M"].segmentation) == 3
     driver.execute_query("MATCH (s:Segment {id: 'b'}) SET s.span_end = -1")
     with pytest.raises(PermanentError, match="'b' of manifestation 'M'"):
         graph.list_segments("M")
@@ -252,11 +255,11 @@ def test_a_frontier_is_one_round_trip_and_a_large_one_comes_in_chunks(
     graph = database_at(stack, f"bolt://127.0.0.1:{proxy.port}")
     graph.ping()
     before = proxy.round_trips
-    graph.load_pages(SMALL.manifestations, 1)
+    graph.load_pages(SMALL.manifestations, Reading(1))
     assert proxy.round_trips - before == 1
     monkeypatch.setattr(neo4j_database, "MAX_PAGES_A_QUERY", 2)
     before = proxy.round_trips
-    assert set(graph.load_pages(SMALL.manifestations, 1)) == set(SMALL.manifestations)
+    assert set(graph.load_pages(SMALL.manifestations, Reading(1))) == set(SMALL.manifestations)
     assert proxy.round_trips - before == len(SMALL.manifestations) / 2
     graph.close()
 
@@ -299,7 +302,7 @@ def test_an_empty_graph_is_no_failure_and_nothing_is_said(
         replace(SMALL, manifestations=(), annotations=(), segments=(), aligned_annotations=(), aligned_segments=())
     )
     with caplog.at_level(logging.INFO, "neo4j"), caplog.at_level(logging.WARNING, "app"):
-        assert not graph.load_pages(["nowhere"], 1)["nowhere"].exists
+        assert not graph.load_pages(["nowhere"], Reading(1))["nowhere"].exists
         assert graph.list_segments("nowhere") is None
     assert [record.getMessage() for record in caplog.records] == []
     graph.close()
@@ -308,7 +311,7 @@ def test_an_empty_graph_is_no_failure_and_nothing_is_said(
 def test_a_server_that_is_not_there_is_an_outage(stack: Stack, proxy: Proxy) -> None:
     graph = database_at(stack, f"bolt://127.0.0.1:{proxy.port}")
     proxy.cut()
-    for act in (graph.ping, lambda: graph.relate([start_at("M")]), lambda: graph.list_segments("M")):
+    for act in (graph.ping, lambda: walk_together([start_at("M")], graph), lambda: graph.list_segments("M")):
         with pytest.raises(OutageError) as caught:
             act()
         assert caught.value.service == "Neo4j"
@@ -322,10 +325,10 @@ def test_connections_that_were_cut_meanwhile_are_replaced_without_a_failure(
     load_graph(SMALL)
     graph = database_at(stack, f"bolt://127.0.0.1:{proxy.port}")
     for _ in range(2):
-        assert graph.load_pages(["root-bo"], 1)["root-bo"].exists
+        assert graph.load_pages(["root-bo"], Reading(1))["root-bo"].exists
         proxy.cut()
         proxy.heal()
-    assert graph.load_pages(["root-bo"], 1)["root-bo"].exists
+    assert graph.load_pages(["root-bo"], Reading(1))["root-bo"].exists
     graph.close()
 
 
@@ -435,8 +438,8 @@ def test_eight_lanes_that_need_one_slow_page_wait_for_it_once(
     )
     now = next(_moments)
     with ThreadPoolExecutor(9) as pool:
-        lanes = [pool.submit(graph.relate, [start_at("text-1", made_at=now)], pages) for _ in range(8)]
-        neighbour = pool.submit(graph.relate, [start_at("text-2", made_at=now)], pages)
+        lanes = [pool.submit(walk_together, [start_at("text-1", made_at=now)], pages) for _ in range(8)]
+        neighbour = pool.submit(walk_together, [start_at("text-2", made_at=now)], pages)
         assert [type(lane.exception()) for lane in lanes] == [QueryTimeoutError] * 8
         assert [*map(decoded, neighbour.result())] == [[]]
     assert reads.count(["text-1"]) == 1
@@ -457,18 +460,17 @@ def test_a_page_that_takes_too_long_is_told_apart_and_the_others_come(
         ttl_seconds=60,
         secret="x",
         clock_id="",
-        came_further=lambda: marks.append(1),
     )
     names = [f"text-{at}" for at in range(40)]
     with pytest.raises(QueryTimeoutError, match=f"'{slow}' takes too long") as caught:
-        pages.get(dict.fromkeys(names, 1), 2)
+        pages.get(dict.fromkeys(names, 1), Reading(2, came_further=lambda: marks.append(1)))
     assert caught.value.pages == {slow}
     assert marks
     others = dict.fromkeys((name for name in names if name != slow), 1)
     monkeypatch.setattr(queries, "READ_PAGES", "nothing is read")
-    assert set(pages.get(others, 2)) == set(others), "what had come was kept"
+    assert set(pages.get(others, Reading(2))) == set(others), "what had come was kept"
     with pytest.raises(QueryTimeoutError, match="just now"):
-        pages.get({slow: 1}, 2)
+        pages.get({slow: 1}, Reading(2))
     graph.close()
 
 
@@ -495,12 +497,12 @@ def test_a_query_that_is_refused_in_the_middle_of_a_run_is_an_outage_until_a_pro
     sound = queries.READ_PAGES
     for broken in ("CALL nothing.of.ours()", f"RETRN {sound}", f"{sound} LIMIT toInteger([1])"):
         monkeypatch.setattr(queries, "READ_PAGES", broken)
-        for act in (lambda: graph.relate([start_at("root-bo")]), graph.ping):
+        for act in (lambda: walk_together([start_at("root-bo")], graph), graph.ping):
             with pytest.raises(OutageError):
                 act()
     monkeypatch.setattr(queries, "READ_PAGES", sound)
     graph.ping()
-    assert decoded(graph.relate([start_at("root-bo")])[0])
+    assert decoded(walk_together([start_at("root-bo")], graph)[0])
     graph.close()
 
 
@@ -508,15 +510,15 @@ def test_a_graph_that_shows_no_text_any_more_is_an_outage(stack: Stack, driver: 
     """Neo4j hides what there is no right to see: then every text would not exist, and its segments fail for good."""
     load_graph(SMALL)
     graph = database_at(stack)
-    (unknown, _) = graph.relate([start_at("nowhere"), start_at("root-bo")])
+    (unknown, _) = walk_together([start_at("nowhere"), start_at("root-bo")], graph)
     assert isinstance(unknown, PermanentError)
     empty_graph(driver)
-    for act in (lambda: graph.relate([start_at("root-bo")]), graph.ping):
+    for act in (lambda: walk_together([start_at("root-bo")], graph), graph.ping):
         with pytest.raises(OutageError, match="shows no text any more"):
             act()
     load_graph(SMALL)
     graph.ping()
-    assert isinstance(graph.relate([start_at("nowhere")])[0], PermanentError)
+    assert isinstance(walk_together([start_at("nowhere")], graph)[0], PermanentError)
     graph.close()
 
 
@@ -526,7 +528,7 @@ def test_refused_credentials_are_a_wrong_setting_at_start_and_an_outage_later(st
         graph.ping()
     assert "not the password" not in str(caught.value)
     with pytest.raises(OutageError):
-        graph.relate([start_at("M")])
+        walk_together([start_at("M")], graph)
     graph.close()
 
 

@@ -11,7 +11,7 @@ from app.neo4j_database import Neo4JDatabase
 from app.neo4j_database_validator import main, validate
 from devstack import Stack
 from devstack.families import CONSTRAINTS, Family, empty_graph
-from tests.answers import EXAMPLES
+from tests.support.answers import EXAMPLES
 
 SMALL = Family.from_json(EXAMPLES / "small_family.json")
 DAMAGE = """

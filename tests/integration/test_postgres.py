@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import Engine
 
 from app.db import postgres
+from app.db.checks import expect_tables, missing_tables, ping
 from app.db.claims import PostgresClaims
-from app.db.postgres import make_engine, missing_tables, ping, run
+from app.db.postgres import make_engine, run
 from app.db.results import PostgresResults
 from app.errors import ConfigurationError, DataError, OutageError, SchemaError, StatementTimeoutError, TransientError
-from app.startup import expect_tables, persist
-from app.stopping import Stop
-from tests.worker import wait_until
+from app.threads.stopping import Stop
+from app.worker.startup import persist
+from tests.support.worker import wait_until
 
 BEHIND = "SELECT pid FROM pg_stat_activity WHERE %(pid)s = ANY(pg_blocking_pids(pid))"
 

@@ -9,16 +9,17 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
+from app.core.endings import Completed, Ending, Failed, Postponed
+from app.core.jobs import JOB_STATUSES, SEGMENT_STATUSES
+from app.core.segments import Claimed, SegmentRequest
 from app.db.claims import PostgresClaims
-from app.db.models import JOB_STATUSES, SEGMENT_STATUSES
 from app.db.postgres import make_engine, run
 from app.db.results import PostgresResults
-from app.ports import Claimed, Completed, Ending, Failed, Postponed, SegmentRequest
 from devstack import Stack
-from tests.asking import ask
-from tests.endstate import problems
-from tests.tables import Tables, migrated_database
-from tests.worker import wait_until
+from tests.support.asking import ask
+from tests.support.endstate import problems
+from tests.support.tables import Tables, migrated_database
+from tests.support.worker import wait_until
 
 OPERATORS_QUERY = (
     "SELECT job_id, manifestation_id, completed_segments, total_segments, status, updated_at FROM root_job"

@@ -11,8 +11,8 @@ import pytest
 
 import purge_sqs
 from app.errors import TransientError
-from app.sqs import Outgoing, Queue
-from tests.conftest import ROOT, Queues
+from app.sqs.queue import Outgoing, Queue
+from tests.support.services import ROOT, Queues
 
 MESSAGES = 3
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_purged_is_told(environment: dict[str, str], filled: Queu
 def test_the_rule_of_one_purge_a_minute_is_explained(
     environment: dict[str, str], filled: Queue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The local server does not enforce it; AWS answers 403 with this code, which `app.sqs` puts into its error."""
+    """The local server does not enforce it; AWS answers 403 with this code, and the error names it."""
 
     def refuse(queue: Queue) -> None:
         raise TransientError(

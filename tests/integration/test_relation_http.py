@@ -15,15 +15,15 @@ from sqlalchemy import Engine
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.errors import OutageError
-from app.jobs import Producer
-from app.jobs_wiring import Parts
+from app.jobs.producer import Producer
+from app.jobs.wiring import LazyParts
 from app.models import AllRelations, JobState, parse_segment_message
 from app.relation import create_job
 from devstack.families import SMALL_FAMILY_PATH, Family
-from tests.conftest import ROOT, Queues, base_environment
-from tests.integration.jobs_fixtures import RESULT, claimed, complete, fail, make_job, rows, segments
-from tests.integration.test_jobs_sending import Pauses, Texts, TroubledQueue, lose, refuse_all
-from tests.worker import Worker, wait_until
+from tests.support.jobs import RESULT, claimed, complete, fail, make_job, rows, segments
+from tests.support.producer import Pauses, Texts, TroubledQueue, lose, refuse_all
+from tests.support.services import ROOT, Queues, base_environment
+from tests.support.worker import Worker, wait_until
 
 TEXT = "root-bo"
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)
@@ -216,7 +216,7 @@ def test_a_job_whose_messages_did_not_all_go_out_is_503_and_named(
     """Whoever asked must not make another job: this one is there, and how to send the rest is said."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    parts = Parts()
+    parts = LazyParts()
     jobs = PostgresJobs(engine)
     graph = Texts({"m": segments(12)})
     for queue, reason in (
@@ -249,7 +249,7 @@ def test_importing_needs_no_setting_and_the_worker_no_fastapi() -> None:
     """An import hook stands in for an environment without the package."""
     for code in (
         "import app.relation",
-        "import sys; sys.modules['fastapi'] = None; import app.main, app.jobs_cli",
+        "import sys; sys.modules['fastapi'] = None; import app.main, app.jobs.__main__",
     ):
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env=base_environment(), capture_output=True, text=True, check=False

@@ -6,22 +6,10 @@ from typing import Any, cast
 import pytest
 
 from app.errors import ConfigurationError, OutageError
-from app.sqs import Outgoing, Queue, make_client, text_attribute
+from app.sqs.queue import Outgoing, Queue, make_client, text_attribute
 from devstack import Stack
 from devstack.proxy import Proxy
-from tests.conftest import Queues, sqs_client
-from tests.worker import wait_until
-
-
-def receive_all(queue: Queue, count: int) -> list[dict[str, object]]:
-    messages: list[dict[str, object]] = []
-
-    def enough() -> bool:
-        messages.extend(queue.receive(10, 1, 60))
-        return len(messages) >= count
-
-    wait_until(enough, f"{count} messages on {queue.name}")
-    return messages
+from tests.support.services import Queues, receive_all, sqs_client
 
 
 def test_more_than_a_batch_is_sent_received_and_deleted(queues: Queues) -> None:

@@ -24,29 +24,16 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine
 
+from app.core.endings import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled
+from app.core.segments import Abandoned, ClaimAnswer, Claimed, HeldElsewhere, SegmentRequest, Unknown
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.repairs import PostgresRepairs
 from app.db.results import PostgresResults
-from app.ports import (
-    Abandoned,
-    Announcement,
-    ClaimAnswer,
-    Claimed,
-    Completed,
-    Ending,
-    Failed,
-    GivenBack,
-    HeldElsewhere,
-    Postponed,
-    SegmentRequest,
-    Settled,
-    Unknown,
-)
 from devstack import Stack
-from tests.fakes import FakeDatabase
-from tests.rows import JobRow, OutboxRow, SegmentRow
-from tests.tables import Tables, migrated_database
+from tests.support.fakes import FakeDatabase
+from tests.support.rows import JobRow, OutboxRow, SegmentRow
+from tests.support.tables import Tables, migrated_database
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "100"))
 STEPS = 30

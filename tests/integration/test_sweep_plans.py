@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from app.db import outbox
 from app.db.postgres import run
 from devstack import Stack
-from tests.tables import migrated_database
+from tests.support.tables import migrated_database
 
 JOBS, SEGMENTS = 400, 50
 PARAMETERS: dict[str, Any] = {

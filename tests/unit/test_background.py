@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from app.background import Background
+from app.threads.background import Background
 
 LIMIT_SECONDS = 10
 

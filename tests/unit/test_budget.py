@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.budget import ByteBudget
-from tests.graph_fixtures import unhurried
-from tests.worker import wait_until
+from app.threads.budget import ByteBudget
+from tests.support.graphs import unhurried
+from tests.support.worker import wait_until
 
 LIMIT_BYTES = 100
 WAIT_SECONDS = 30
@@ -94,7 +94,7 @@ def test_an_error_in_the_block_gives_the_bytes_back(budget: ByteBudget) -> None:
 
 
 def test_while_it_waits_a_caller_says_so_and_may_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.budget.STEP_SECONDS", 0.001)
+    monkeypatch.setattr("app.threads.budget.STEP_SECONDS", 0.001)
     said: list[int] = []
 
     def give_up_at_last() -> None:
@@ -115,7 +115,7 @@ def test_while_it_waits_a_caller_says_so_and_may_give_up(monkeypatch: pytest.Mon
 
 
 def test_those_behind_one_that_gives_up_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.budget.STEP_SECONDS", 0.001)
+    monkeypatch.setattr("app.threads.budget.STEP_SECONDS", 0.001)
     gives_up = threading.Event()
 
     def came_further() -> None:

@@ -1,26 +1,28 @@
 """The page cache: tiers, freshness, and one load for all who miss at once."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import cache as cache_module
-from app.background import Background
-from app.cache import TOO_SLOW_SECONDS, PageCache, _Flight
-from app.cache_memory import MemoryTier
-from app.cache_shared import MARKER_MS, SharedTier
+from app.caching import tiers as cache_module
+from app.caching.memory import MemoryTier
+from app.caching.shared import MARKER_MS, SharedTier
+from app.caching.tiers import TOO_SLOW_SECONDS, PageCache, _Flight
+from app.core.segments import Start
 from app.errors import OutageError, QueryTimeoutError, TransientError
-from app.pages import Page
-from app.traversal import Start, walk_together
+from app.pages.page import Page
+from app.pages.reading import Reading
+from app.pages.walk import walk_together
+from app.threads.background import Background
 from bench.reference import reference_walk
-from tests.answers import decoded, example_files, read_example
-from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
-from tests.graph_fixtures import MemoryGraph, unhurried
-from tests.worker import wait_until
+from tests.support.answers import decoded, example_files, read_example
+from tests.support.caches import FakeStore, ManualClock, PageMaker
+from tests.support.graphs import MemoryGraph, unhurried
+from tests.support.worker import wait_until
 
 ROOMY = 10**9
 KEY = b"the key"
@@ -42,35 +44,35 @@ def worker(
 def test_a_page_is_loaded_once_and_then_comes_from_memory() -> None:
     loader, store = PageMaker(), FakeStore()
     cache = worker(loader, store)
-    first = cache.get({"a": 0, "b": 0}, 9)
+    first = cache.get({"a": 0, "b": 0}, Reading(9))
     calls = store.calls
-    assert cache.get({"a": 0, "b": 9}, 10) == first
+    assert cache.get({"a": 0, "b": 9}, Reading(10)) == first
     assert loader.loads == [("a", "b")]
     assert store.calls == calls
 
 
 def test_another_worker_finds_the_page_in_the_shared_cache() -> None:
     loader, store = PageMaker(), FakeStore()
-    first = worker(loader, store).get({"a": 0}, 9)
-    assert worker(loader, store).get({"a": 9}, 10) == first
+    first = worker(loader, store).get({"a": 0}, Reading(9))
+    assert worker(loader, store).get({"a": 9}, Reading(10)) == first
     assert loader.loads == [("a",)]
 
 
 def test_nobody_waits_until_a_page_is_shared() -> None:
     loader, store, later = PageMaker(), FakeStore(), list[Callable[[], None]]()
     cache = worker(loader, store, beside=later.append)
-    assert set(cache.get({"a": 0}, 9)) == {"a"}
+    assert set(cache.get({"a": 0}, Reading(9))) == {"a"}
     assert not [key for key in store.values if ":page:" in key]
     (share,) = later
     share()
-    assert set(worker(loader, store).get({"a": 0}, 9)) == {"a"}
+    assert set(worker(loader, store).get({"a": 0}, Reading(9))) == {"a"}
     assert loader.loads == [("a",)]
 
 
 def test_a_page_that_can_not_be_shared_is_answered_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     shared = Broken(FakeStore(), KEY, 100)
     cache = PageCache(PageMaker(), MemoryTier(ROOMY), shared, beside=Background("sharing pages"))
-    assert set(cache.get({"a": 0}, 9)) == {"a"}
+    assert set(cache.get({"a": 0}, Reading(9))) == {"a"}
     assert shared.tried.wait(WAIT_SECONDS)
     wait_until(lambda: "sharing pages failed" in caplog.text, "the failure in the log")
 
@@ -88,8 +90,8 @@ class Broken(SharedTier):
 def test_only_what_is_missing_is_loaded_in_one_call() -> None:
     loader = PageMaker()
     cache = worker(loader)
-    cache.get({"b": 0}, 1)
-    assert set(cache.get({"a": 0, "b": 0, "c": 0}, 2)) == {"a", "b", "c"}
+    cache.get({"b": 0}, Reading(1))
+    assert set(cache.get({"a": 0, "b": 0, "c": 0}, Reading(2))) == {"a", "b", "c"}
     assert loader.loads == [("b",), ("a", "c")]
 
 
@@ -98,21 +100,21 @@ def test_a_page_of_the_future_is_loaded_instead_and_nothing_of_it_is_kept() -> N
     loader, store = PageMaker(), FakeStore()
     SharedTier(store, KEY, 100, store.clock).put([Page("a", 2**60, exists=True)])
     cache = worker(loader, store)
-    assert cache.get({"a": 5}, 9) == {"a": loader.page("a", 9)}
+    assert cache.get({"a": 5}, Reading(9)) == {"a": loader.page("a", 9)}
     store.values.clear()
-    assert cache.get({"a": 2**50}, 2**50 + 1) == {"a": loader.page("a", 2**50 + 1)}
+    assert cache.get({"a": 2**50}, Reading(2**50 + 1)) == {"a": loader.page("a", 2**50 + 1)}
     assert loader.loads == [("a",)] * 2
 
 
 def test_a_missing_manifestation_is_a_value() -> None:
     loader, store = PageMaker(exists=False), FakeStore()
     cache = worker(loader, store)
-    assert not cache.get({"a": 0}, 1)["a"].exists
-    assert not cache.get({"a": 0}, 2)["a"].exists
-    assert not worker(loader, store).get({"a": 0}, 2)["a"].exists
+    assert not cache.get({"a": 0}, Reading(1))["a"].exists
+    assert not cache.get({"a": 0}, Reading(2))["a"].exists
+    assert not worker(loader, store).get({"a": 0}, Reading(2))["a"].exists
     assert loader.loads == [("a",)]
     store.clock.now += 5
-    cache.get({"a": 0}, 3)
+    cache.get({"a": 0}, Reading(3))
     assert len(loader.loads) == 2
 
 
@@ -130,7 +132,7 @@ def test_no_worker_ever_gets_a_page_older_than_it_asks_for(data: st.DataObject) 
         if data.draw(st.booleans()):
             store.error = data.draw(st.sampled_from(["", "gone"]))
         store.clock.now += data.draw(st.sampled_from([0.0, 1.0, 20.0]))
-        pages = chosen.get(needs, now)
+        pages = chosen.get(needs, Reading(now))
         assert set(pages) == set(needs)
         assert all(needs[name] <= page.read_at_us <= now for name, page in pages.items())
 
@@ -139,8 +141,8 @@ def test_a_need_after_the_claim_is_met_by_what_was_read_for_it() -> None:
     """Nothing can be fresh enough for a time in the future: it must not be asked for without end."""
     loader = PageMaker()
     cache = worker(loader, FakeStore())
-    assert cache.get({"a": 10}, 5)["a"].read_at_us == 5
-    assert cache.get({"a": 10}, 6)["a"].read_at_us == 6
+    assert cache.get({"a": 10}, Reading(5))["a"].read_at_us == 5
+    assert cache.get({"a": 10}, Reading(6))["a"].read_at_us == 6
 
 
 def test_a_change_in_the_graph_is_seen_by_the_next_job_with_a_warm_cache() -> None:
@@ -150,7 +152,7 @@ def test_a_change_in_the_graph_is_seen_by_the_next_job_with_a_warm_cache() -> No
 
     def answers(made_at: int) -> list[object]:
         starts = [Start(row.manifestation_id, row.start, row.end, made_at, made_at + 1) for row in questions]
-        return [*map(decoded, walk_together(starts, lambda needs, at_hand: cache.get(needs, made_at + 1, at_hand)))]
+        return [*map(decoded, walk_together(starts, cache))]
 
     before = answers(1)
     graph.family = family.__class__.from_graph({**family.to_graph(), "aligned_segments": []})
@@ -164,9 +166,7 @@ def test_a_family_larger_than_the_memory_is_answered_all_the_same(memory_bytes: 
     graph = MemoryGraph(family)
     cache = worker(graph, FakeStore(), memory_bytes)
     for row in questions[:20]:
-        (answer,) = walk_together(
-            [Start(row.manifestation_id, row.start, row.end, 0, 1)], lambda needs, at_hand: cache.get(needs, 1, at_hand)
-        )
+        (answer,) = walk_together([Start(row.manifestation_id, row.start, row.end, 0, 1)], cache)
         assert decoded(answer) == reference_walk(family, row.manifestation_id, row.start, row.end)
 
 
@@ -179,13 +179,13 @@ class GatedLoader(PageMaker):
         self.gate = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
+    def load_pages(self, ids: Sequence[str], reading: Reading) -> Mapping[str, Page]:
         if "a" in ids:
             self.entered.release()
             assert self.gate.acquire(timeout=WAIT_SECONDS)
         if self.error:
             raise self.error
-        return super().load_pages(ids, read_at_us, at_hand)
+        return super().load_pages(ids, reading)
 
 
 class SeenCache(PageCache):
@@ -195,9 +195,9 @@ class SeenCache(PageCache):
         super().__init__(loader, MemoryTier(ROOMY))
         self.waiting = threading.Semaphore(0)
 
-    def _await(self, flight: _Flight) -> Page | None:
+    def _await(self, flight: _Flight, reading: Reading) -> Page | None:
         self.waiting.release()
-        return super()._await(flight)
+        return super()._await(flight, reading)
 
 
 def run_meanwhile(
@@ -217,7 +217,7 @@ def run_meanwhile(
 def test_threads_that_miss_at_once_load_once() -> None:
     loader = GatedLoader()
     cache = SeenCache(loader)
-    get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
+    get = lambda: cache.get({"a": 1}, Reading(5))  # noqa: E731
     results = run_meanwhile(loader, cache, get, *[get] * 7)
     assert results == [{"a": loader.page("a", 5)}] * 8
     assert loader.loads == [("a",)]
@@ -226,7 +226,9 @@ def test_threads_that_miss_at_once_load_once() -> None:
 def test_a_thread_that_waits_loads_what_nobody_is_loading() -> None:
     loader = GatedLoader()
     cache = SeenCache(loader)
-    results = run_meanwhile(loader, cache, lambda: cache.get({"a": 0}, 5), lambda: cache.get({"a": 0, "b": 0}, 6))
+    results = run_meanwhile(
+        loader, cache, lambda: cache.get({"a": 0}, Reading(5)), lambda: cache.get({"a": 0, "b": 0}, Reading(6))
+    )
     assert results[1] == {"a": loader.page("a", 5), "b": loader.page("b", 6)}
     assert sorted(loader.loads) == [("a",), ("b",)]
 
@@ -234,7 +236,9 @@ def test_a_thread_that_waits_loads_what_nobody_is_loading() -> None:
 def test_a_waiter_that_needs_a_newer_page_loads_it_itself() -> None:
     loader = GatedLoader()
     cache = SeenCache(loader)
-    results = run_meanwhile(loader, cache, lambda: cache.get({"a": 0}, 5), lambda: cache.get({"a": 6}, 7))
+    results = run_meanwhile(
+        loader, cache, lambda: cache.get({"a": 0}, Reading(5)), lambda: cache.get({"a": 6}, Reading(7))
+    )
     assert results == [{"a": loader.page("a", 5)}, {"a": loader.page("a", 7)}]
 
 
@@ -242,19 +246,19 @@ def test_an_outage_reaches_all_who_wait_at_once() -> None:
     loader = GatedLoader()
     loader.error = OutageError("Neo4j", "refused")
     cache = SeenCache(loader)
-    get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
+    get = lambda: cache.get({"a": 1}, Reading(5))  # noqa: E731
     results = run_meanwhile(loader, cache, get, get, get)
     assert [type(result) for result in results] == [OutageError] * 3
     assert not loader.entered.acquire(blocking=False), "one failure is enough"
     loader.error = None
-    assert cache.get({"a": 1}, 5) == {"a": loader.page("a", 5)}
+    assert cache.get({"a": 1}, Reading(5)) == {"a": loader.page("a", 5)}
 
 
 def test_a_failed_query_of_one_thread_is_tried_again_by_the_next() -> None:
     loader = GatedLoader()
     loader.error = TransientError("slow")
     cache = SeenCache(loader)
-    get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
+    get = lambda: cache.get({"a": 1}, Reading(5))  # noqa: E731
     with ThreadPoolExecutor(2) as pool:
         leader = pool.submit(get)
         assert loader.entered.acquire(timeout=WAIT_SECONDS)
@@ -278,13 +282,7 @@ class PagePerPart(PageMaker):
         self.entered = threading.Semaphore(0)
         self.gate = threading.Semaphore(0)
 
-    def load_parts(
-        self,
-        ids: Sequence[str],
-        read_at_us: int,
-        at_hand: Collection[Page] = (),
-        came_further: Callable[[], None] = lambda: None,
-    ) -> Iterator[Mapping[str, Page]]:
+    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
         self.loads.append(tuple(ids))
         for name in ids:
             if name == "stop":
@@ -293,7 +291,7 @@ class PagePerPart(PageMaker):
                 if self.error:
                     raise self.error
             if name not in self.slow:
-                yield {name: self.page(name, read_at_us)}
+                yield {name: self.page(name, reading.read_at_us)}
         if blamed := self.slow.intersection(ids):
             raise QueryTimeoutError("too slow", blamed)
 
@@ -306,18 +304,18 @@ def test_each_part_of_a_load_is_kept_though_a_later_one_fails() -> None:
     loader, store = PagePerPart(error=TransientError("slow")), FakeStore()
     loader.gate.release()
     with pytest.raises(TransientError):
-        worker(loader, store).get(needs("a b stop c"), 5)
+        worker(loader, store).get(needs("a b stop c"), Reading(5))
     other = worker(loader, store)
     loader.error = None
     loader.gate.release()
-    assert set(other.get(needs("a b stop c"), 6)) == {"a", "b", "stop", "c"}
+    assert set(other.get(needs("a b stop c"), Reading(6))) == {"a", "b", "stop", "c"}
     assert loader.loads == [("a", "b", "stop", "c"), ("stop", "c")], "a second worker begins where the first one ended"
     cache = worker(PagePerPart(error=OutageError("Neo4j", "gone")))
     assert isinstance(cache._loader, PagePerPart)
     cache._loader.gate.release()
     with pytest.raises(OutageError):
-        cache.get(needs("a b stop c"), 5)
-    assert set(cache.get(needs("a b"), 6)) == {"a", "b"}
+        cache.get(needs("a b stop c"), Reading(5))
+    assert set(cache.get(needs("a b"), Reading(6))) == {"a", "b"}
     assert len(cache._loader.loads) == 1
 
 
@@ -325,10 +323,10 @@ def test_who_waits_for_a_page_that_came_has_it_though_the_rest_of_the_load_fails
     loader = PagePerPart(error=OutageError("Neo4j", "gone"))
     cache = SeenCache(loader)
     with ThreadPoolExecutor(3) as pool:
-        leader = pool.submit(cache.get, needs("a stop b"), 5)
+        leader = pool.submit(cache.get, needs("a stop b"), Reading(5))
         assert loader.entered.acquire(timeout=WAIT_SECONDS)
-        assert pool.submit(cache.get, needs("a"), 5).result(WAIT_SECONDS) == {"a": loader.page("a", 5)}
-        waiter = pool.submit(cache.get, needs("b"), 5)
+        assert pool.submit(cache.get, needs("a"), Reading(5)).result(WAIT_SECONDS) == {"a": loader.page("a", 5)}
+        waiter = pool.submit(cache.get, needs("b"), Reading(5))
         assert cache.waiting.acquire(timeout=WAIT_SECONDS)
         loader.gate.release()
         assert isinstance(leader.exception(WAIT_SECONDS), OutageError)
@@ -340,10 +338,10 @@ def test_who_waits_for_a_page_that_took_too_long_shares_that_and_the_others_go_o
     loader = PagePerPart("b")
     cache = SeenCache(loader)
     with ThreadPoolExecutor(9) as pool:
-        leader = pool.submit(cache.get, needs("a stop b c"), 5)
+        leader = pool.submit(cache.get, needs("a stop b c"), Reading(5))
         assert loader.entered.acquire(timeout=WAIT_SECONDS)
-        same = [pool.submit(cache.get, needs("b"), 5) for _ in range(7)]
-        other = pool.submit(cache.get, needs("c"), 5)
+        same = [pool.submit(cache.get, needs("b"), Reading(5)) for _ in range(7)]
+        other = pool.submit(cache.get, needs("c"), Reading(5))
         for _ in range(8):
             assert cache.waiting.acquire(timeout=WAIT_SECONDS)
         loader.gate.release()
@@ -356,9 +354,9 @@ def test_who_waits_for_a_page_that_was_not_to_blame_loads_it() -> None:
     loader = PagePerPart(error=QueryTimeoutError("out of patience", ["stop"]))
     cache = SeenCache(loader)
     with ThreadPoolExecutor(2) as pool:
-        leader = pool.submit(cache.get, needs("stop b"), 5)
+        leader = pool.submit(cache.get, needs("stop b"), Reading(5))
         assert loader.entered.acquire(timeout=WAIT_SECONDS)
-        waiter = pool.submit(cache.get, needs("b"), 6)
+        waiter = pool.submit(cache.get, needs("b"), Reading(6))
         assert cache.waiting.acquire(timeout=WAIT_SECONDS)
         loader.gate.release()
         assert isinstance(leader.exception(WAIT_SECONDS), QueryTimeoutError)
@@ -369,15 +367,15 @@ def test_a_page_that_took_too_long_is_left_alone_for_a_while_and_costs_nobody_el
     loader, clock = PagePerPart("b"), ManualClock()
     cache = PageCache(loader, MemoryTier(ROOMY, clock), clock=clock)
     with pytest.raises(QueryTimeoutError):
-        cache.get(needs("a b c"), 5)
+        cache.get(needs("a b c"), Reading(5))
     for _ in range(2):
         with pytest.raises(QueryTimeoutError, match="'b' took too long to read just now"):
-            cache.get(needs("a b d"), 6)
-    assert set(cache.get(needs("a c d"), 6)) == {"a", "c", "d"}
+            cache.get(needs("a b d"), Reading(6))
+    assert set(cache.get(needs("a c d"), Reading(6))) == {"a", "c", "d"}
     assert loader.loads == [("a", "b", "c"), ("d",)]
     clock.now += TOO_SLOW_SECONDS
     loader.slow.clear()
-    assert set(cache.get(needs("a b"), 7)) == {"a", "b"}
+    assert set(cache.get(needs("a b"), Reading(7))) == {"a", "b"}
 
 
 def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_more(
@@ -397,22 +395,17 @@ def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_m
     class StepByStep(GatedLoader):
         """Tells that it came further each time that it is let go on."""
 
-        def load_parts(
-            self,
-            ids: Sequence[str],
-            read_at_us: int,
-            at_hand: Collection[Page] = (),
-            came_further: Callable[[], None] = lambda: None,
-        ) -> Iterator[Mapping[str, Page]]:
+        def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
             self.entered.release()
             for _ in range(3):
                 assert go_on.acquire(timeout=WAIT_SECONDS)
-                came_further()
-            yield {name: self.page(name, read_at_us) for name in ids}
+                reading.came_further()
+            yield {name: self.page(name, reading.read_at_us) for name in ids}
 
     loader = StepByStep()
-    cache = PageCache(loader, MemoryTier(ROOMY), came_further=lambda: marks.append(threading.current_thread().name))
-    get = lambda: cache.get({"a": 1}, 5)  # noqa: E731
+    cache = PageCache(loader, MemoryTier(ROOMY))
+    reading = Reading(5, came_further=lambda: marks.append(threading.current_thread().name))
+    get = lambda: cache.get({"a": 1}, reading)  # noqa: E731
     leader, waiter = threading.Thread(target=get, name="leader"), threading.Thread(target=get, name="waiter")
     leader.start()
     assert loader.entered.acquire(timeout=WAIT_SECONDS)
@@ -446,8 +439,8 @@ def test_a_page_that_lands_between_missing_it_and_taking_off_is_not_loaded_again
 
     loader, memory = PageMaker(), MemoryWithARival(ROOMY)
     cache = PageCache(loader, memory)
-    memory.rival = lambda: cache.get({"a": 0}, 4)
-    assert cache.get({"a": 0}, 5) == {"a": loader.page("a", 4)}
+    memory.rival = lambda: cache.get({"a": 0}, Reading(4))
+    assert cache.get({"a": 0}, Reading(5)) == {"a": loader.page("a", 4)}
     assert loader.loads == [("a",)]
 
 
@@ -458,7 +451,7 @@ def test_threads_that_each_lead_what_the_other_wants_do_not_block_each_other() -
 
     def get(names: str) -> Mapping[str, Page]:
         both.wait(WAIT_SECONDS)
-        return cache.get(dict.fromkeys(names, 0), 1)
+        return cache.get(dict.fromkeys(names, 0), Reading(1))
 
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(get, ["abc", "cba", "bcd", "dab"] * 2, timeout=WAIT_SECONDS))
@@ -473,9 +466,9 @@ class OtherWorkerLoads(PageMaker):
         super().__init__()
         self.other = other
 
-    def load_pages(self, ids: Sequence[str], read_at_us: int, at_hand: Collection[Page] = ()) -> Mapping[str, Page]:
+    def load_pages(self, ids: Sequence[str], reading: Reading) -> Mapping[str, Page]:
         self.other.put([self.page("a", 4)])
-        return super().load_pages(ids, read_at_us, at_hand)
+        return super().load_pages(ids, reading)
 
 
 def test_a_page_that_another_worker_is_loading_is_waited_for() -> None:
@@ -483,19 +476,22 @@ def test_a_page_that_another_worker_is_loading_is_waited_for() -> None:
     other = SharedTier(store, KEY, 100, store.clock)
     other.announce(["a"], read_at_us=4)
     loader = OtherWorkerLoads(other)
-    assert worker(loader, store).get({"a": 3, "b": 3}, 5) == {"a": loader.page("a", 4), "b": loader.page("b", 5)}
+    assert worker(loader, store).get({"a": 3, "b": 3}, Reading(5)) == {
+        "a": loader.page("a", 4),
+        "b": loader.page("b", 5),
+    }
     assert loader.loads == [("b",)]
 
 
 def test_a_worker_that_died_while_loading_delays_the_others_for_two_seconds_at_most() -> None:
     store, loader = FakeStore(), PageMaker()
     SharedTier(store, KEY, 100, store.clock).announce(["a"], read_at_us=4)
-    assert worker(loader, store).get({"a": 3}, 5) == {"a": loader.page("a", 5)}
+    assert worker(loader, store).get({"a": 3}, Reading(5)) == {"a": loader.page("a", 5)}
     assert 0 < sum(store.clock.slept) <= MARKER_MS / 1000
 
 
 def test_a_load_that_is_not_fresh_enough_is_not_waited_for() -> None:
     store, loader = FakeStore(), PageMaker()
     SharedTier(store, KEY, 100, store.clock).announce(["a"], read_at_us=4)
-    assert worker(loader, store).get({"a": 5}, 6) == {"a": loader.page("a", 6)}
+    assert worker(loader, store).get({"a": 5}, Reading(6)) == {"a": loader.page("a", 6)}
     assert store.clock.slept == []

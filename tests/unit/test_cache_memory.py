@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache_memory import ENTRY_BYTES, SHORT_SECONDS, MemoryTier
-from app.pages import Page, size_bytes
-from tests.cache_fixtures import ManualClock, PageMaker
-from tests.graph_fixtures import unhurried
+from app.caching.memory import ENTRY_BYTES, SHORT_SECONDS, MemoryTier
+from app.pages.page import Page, size_bytes
+from tests.support.caches import ManualClock, PageMaker
+from tests.support.graphs import unhurried
 
 ROOMY = 10**9
 puts = st.tuples(st.sampled_from("abcdef"), st.integers(0, 9), st.integers(0, 50))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.cache_memory import SHORT_SECONDS
-from app.cache_shared import (
+from app.caching.memory import SHORT_SECONDS
+from app.caching.server_clock import SLACK_US
+from app.caching.shared import (
     FIRST_REST_SECONDS,
     LONGEST_REST_SECONDS,
     MARKER_MS,
@@ -15,10 +16,9 @@ from app.cache_shared import (
     RUBBISH_WARNING_SECONDS,
     SharedTier,
 )
-from app.page_format import encode_page
-from app.pages import Page
-from app.server_clock import SLACK_US
-from tests.cache_fixtures import FakeStore, ManualClock, PageMaker
+from app.pages.format import encode_page
+from app.pages.page import Page
+from tests.support.caches import FakeStore, ManualClock, PageMaker
 
 KEY = b"the key"
 NOW_US = 10  # of the caller's claim
@@ -106,7 +106,7 @@ def test_a_page_too_large_to_be_shared_is_left_out_and_said_once(
     tier: SharedTier, store: FakeStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = PageMaker(segments=2000).page("large", 5)
-    monkeypatch.setattr("app.page_format.MAX_BODY_BYTES", 5_000)
+    monkeypatch.setattr("app.pages.format.MAX_BODY_BYTES", 5_000)
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             tier.put([page("a"), large, page("b")])

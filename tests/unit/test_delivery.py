@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.delivery import COPIED_AT, FIRST_SENT_AT, Delivery, read_delivery
 from app.errors import PoisonError
+from app.sqs.delivery import COPIED_AT, FIRST_SENT_AT, Delivery, read_delivery
 
 JOB = "0b5f1f5a-0d3c-4c39-9d7b-0a3b5ef2a3a1"
 SENT = 1_700_000_000_000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.db.postgres import make_engine
-from app.jobs_wiring import Parts
+from app.jobs.wiring import LazyParts
 
 THREADS = 8
 
@@ -41,19 +41,19 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         engines.append(make_engine(*arguments, **keywords))
         return engines[-1]
 
-    monkeypatch.setattr("app.jobs_wiring.make_engine", slow)
+    monkeypatch.setattr("app.jobs.wiring.make_engine", slow)
     monkeypatch.setenv("POSTGRES_URL", "postgresql://me:pw@127.0.0.1:1/db")
     monkeypatch.setenv("SQS_QUEUE_URL", "http://127.0.0.1:1/1/segments")
     return engines
 
 
 def test_first_requests_at_the_same_time_open_one_engine(made: list[object]) -> None:
-    parts = Parts()
+    parts = LazyParts()
     assert len({id(engine) for engine in at_once(lambda: parts.engine)}) == 1
     assert len(made) == 1
 
 
 def test_parts_that_are_made_of_parts_are_made_once(made: list[object]) -> None:
-    parts = Parts()
+    parts = LazyParts()
     assert len({id(producer) for producer in at_once(lambda: parts.producer)}) == 1
     assert len(made) == 1

@@ -84,7 +84,7 @@ def test_a_traceback_is_kept(stream: io.StringIO) -> None:
     try:
         raise ValueError("broken")
     except ValueError:
-        logging.getLogger("app.consumer").exception("A bug")
+        logging.getLogger("app.worker.loop").exception("A bug")
     assert "ValueError: broken" in stream.getvalue()
 
 

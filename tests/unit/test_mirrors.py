@@ -4,12 +4,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.mirrors import find_mirrors
-from app.traversal import Start, walk_together
+from app.core.segments import Start
+from app.pages.mirrors import find_mirrors
+from app.pages.walk import walk_together
 from devstack.families import Family
-from tests.answers import EXAMPLES
-from tests.graph_fixtures import MemoryGraph, page_of, pages_of, pair_of, unhurried
-from tests.strategies import Question, asked_families
+from tests.support.answers import EXAMPLES
+from tests.support.graphs import MemoryGraph, page_of, pages_of, pair_of, unhurried
+from tests.support.strategies import Question, asked_families
 
 SMALL = Family.from_json(EXAMPLES / "small_family.json")
 spans = st.tuples(st.integers(0, 9), st.integers(0, 4)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
@@ -58,7 +59,7 @@ def test_pages_of_any_family_are_the_same_beside_pages_at_hand(asked: tuple[Fami
 def test_a_walk_reads_each_alignment_between_its_levels_once() -> None:
     graph = MemoryGraph(SMALL)
     root = SMALL.manifestations[0]
-    walk_together([Start(root, 0, 10**6, 0, 1)], lambda needs, at_hand: graph.get(needs, 1, at_hand))
+    walk_together([Start(root, 0, 10**6, 0, 1)], graph)
     level_of = {name: level for level, names in enumerate(graph.loads) for name in names}
     assert graph.spared
     assert sorted(graph.spared) == sorted(

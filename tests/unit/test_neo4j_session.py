@@ -10,6 +10,7 @@ import pytest
 from neo4j import exceptions as vendor
 
 from app import neo4j_database
+from app.core.segments import Start
 from app.errors import (
     ConfigurationError,
     OutageError,
@@ -18,19 +19,12 @@ from app.errors import (
     RefusedError,
     TransientError,
 )
-from app.neo4j_database import MAX_PAGES_A_QUERY, MAX_WAIT_SECONDS, Neo4JDatabase
-from app.neo4j_session import (
-    MAX_REASON_CHARACTERS,
-    QUERY_TIMEOUT_SECONDS,
-    Patience,
-    Reader,
-    Watch,
-    translate,
-    within,
-)
-from app.pages import Page
-from app.traversal import Start
-from tests.graph_fixtures import end_row, pair_of, pair_row
+from app.graph.session import MAX_REASON_CHARACTERS, QUERY_TIMEOUT_SECONDS, Reader, Watch, translate, within
+from app.neo4j_database import MAX_PAGES_A_QUERY, Neo4JDatabase
+from app.pages.page import Page
+from app.pages.reading import MAX_WAIT_SECONDS, Patience, Reading
+from app.pages.walk import walk_together
+from tests.support.graphs import end_row, pair_of, pair_row
 
 
 def server_error(code: str, message: str = "words") -> vendor.Neo4jError:
@@ -135,7 +129,7 @@ def test_every_probe_runs_what_a_batch_runs_and_is_refused_as_one(code: str) -> 
     database = database_with(ScriptedReader([1], [2], refused, [1], refused, [1], [2]))
     database.ping()
     with pytest.raises(RefusedError, match="Neo4j refuses us"):
-        database.relate([START])
+        walk_together([START], database)
     with pytest.raises(RefusedError):
         database.ping()
     database.ping()
@@ -145,7 +139,7 @@ def test_nothing_that_the_server_says_fails_a_segment_for_good() -> None:
     """Permanent is what the data says; a refusal says nothing of the segments that meet it."""
     for code in ("Security.Forbidden", "Statement.SyntaxError", "Statement.EntityNotFound", "Schema.IndexNotFound"):
         with pytest.raises(OutageError):
-            database_with(ScriptedReader(server_error(f"Neo.ClientError.{code}"))).relate([START])
+            walk_together([START], database_with(ScriptedReader(server_error(f"Neo.ClientError.{code}"))))
 
 
 def test_what_never_answers_is_an_outage_and_holds_nobody() -> None:
@@ -252,20 +246,20 @@ def database_with(reader: Reader) -> Neo4JDatabase:
 def test_a_frontier_that_takes_too_long_is_read_in_eighths() -> None:
     reader = SlowReader(manageable=3)
     names = [f"m{at}" for at in range(20)]
-    assert list(database_with(reader).load_pages(names, 1)) == names
+    assert list(database_with(reader).load_pages(names, Reading(1))) == names
     assert reader.asked == [20, 3, 3, 3, 3, 3, 3, 2]
 
 
 def test_a_size_that_took_too_long_twice_is_not_tried_a_third_time() -> None:
     reader = SlowReader(manageable=7)
     names = [f"m{at}" for at in range(2 * MAX_PAGES_A_QUERY)]
-    assert list(database_with(reader).load_pages(names, 1)) == names
+    assert list(database_with(reader).load_pages(names, Reading(1))) == names
     assert [size for size in reader.asked if size > 1] == [64, 8, 8]
 
 
 def test_one_page_that_takes_too_long_is_a_failure_and_is_named() -> None:
     with pytest.raises(QueryTimeoutError, match="manifestation 'a' takes too long") as caught:
-        database_with(SlowReader(manageable=0)).load_pages(["a"], 1)
+        database_with(SlowReader(manageable=0)).load_pages(["a"], Reading(1))
     assert caught.value.pages == {"a"}
 
 
@@ -273,7 +267,7 @@ def load_until_failure(database: Neo4JDatabase, names: Sequence[str]) -> tuple[l
     """The pages that came, and what came instead of the rest."""
     arrived: list[str] = []
     try:
-        for part in database.load_parts(names, 1):
+        for part in database.load_parts(names, Reading(1)):
             arrived += part
     except QueryTimeoutError as error:
         return arrived, error
@@ -299,7 +293,7 @@ def test_a_walk_does_not_wait_for_a_slow_server_without_end_and_blames_no_page_t
     assert error.pages == set()
     hopeless = SlowReader(manageable=0)
     with pytest.raises(QueryTimeoutError) as caught:
-        database_with(hopeless).load_pages(names, 1)
+        database_with(hopeless).load_pages(names, Reading(1))
     assert len(hopeless.asked) == MAX_WAIT_SECONDS / QUERY_TIMEOUT_SECONDS
     assert caught.value.pages == {"m0", "m1"}
 
@@ -317,7 +311,7 @@ def test_the_patience_is_that_of_a_whole_walk_and_the_next_walk_has_its_own() ->
     database = database_with(reader)
     for walks in (1, 2):
         with pytest.raises(QueryTimeoutError, match="in all 1 pages are left"):
-            database.relate([START])
+            walk_together([START], database)
         assert len(reader.asked) == 3 * walks
 
 
@@ -340,24 +334,20 @@ def test_a_page_that_is_slow_because_we_are_is_read_again_with_more_time(monkeyp
             return super().read(query, consume, seconds=seconds, **parameters)
 
     monkeypatch.setattr(neo4j_database, "time", SimpleNamespace(monotonic=lambda: now))
-    assert list(database_with(BusyReader()).load_pages(["a"], 1)) == ["a"]
+    assert list(database_with(BusyReader()).load_pages(["a"], Reading(1))) == ["a"]
     assert given == [30, 60, 120]
 
 
 def test_who_waits_is_told_of_every_part() -> None:
     marks: list[str] = []
-    database = Neo4JDatabase(
-        "bolt://host", "neo4j", "x", came_further=lambda: marks.append(threading.current_thread().name)
-    )
-    database._reader = SlowReader()
-    database.relate([START])
+    walk_together([START], database_with(SlowReader()), lambda: marks.append(threading.current_thread().name))
     assert marks == [threading.current_thread().name]
 
 
 def test_a_frontier_of_hundreds_is_read_in_chunks() -> None:
     reader = SlowReader(manageable=10**6)
     names = [f"m{at}" for at in range(2 * MAX_PAGES_A_QUERY + 1)]
-    assert list(database_with(reader).load_pages(names, 1)) == names
+    assert list(database_with(reader).load_pages(names, Reading(1))) == names
     assert reader.asked == [MAX_PAGES_A_QUERY, MAX_PAGES_A_QUERY, 1]
 
 
@@ -365,7 +355,7 @@ def test_what_is_at_hand_is_not_asked_for_in_small_parts_nor_what_the_chunk_befo
     reader = SlowReader(manageable=7)
     names = [f"m{at}" for at in range(MAX_PAGES_A_QUERY)]
     first, last = pair_of(names[0], [(0, 5, 7, 9)]), pair_of(names[-1], [(0, 5, 7, 9)])
-    pages = database_with(reader).load_pages([*names, "root"], 1, [Page("root", 1, True, (first, last))])
+    pages = database_with(reader).load_pages([*names, "root"], Reading(1, [Page("root", 1, True, (first, last))]))
     assert {name: known for name, known in reader.known.items() if known} == {
         names[0]: [["a2", "a1", "root"]],
         names[-1]: [["a2", "a1", "root"]],

@@ -1,6 +1,6 @@
 """How fast lost messages are sent again: faster while workers wait for them, never into a backlog."""
 
-from app.pace import FEWEST_RESENT, MOST_RESENT, Pace
+from app.outbox.pace import FEWEST_RESENT, MOST_RESENT, Pace
 
 
 def test_the_limit_doubles_up_to_a_bound_as_long_as_the_queue_is_worked_off() -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page_builder import WarnOnce, build_pages
-from tests.graph_fixtures import build, end_row, layer_row, pair_row, segmentation_of, unhurried
+from app.pages.build import WarnOnce, build_pages
+from tests.support.graphs import build, end_row, layer_row, pair_row, segmentation_of, unhurried
 
 NAN = float("nan")
 
@@ -128,7 +128,7 @@ def test_a_pair_of_a_text_with_itself_is_left_out() -> None:
 def test_warnings_are_remembered_within_bounds(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.page_builder.MAX_REMEMBERED_WARNINGS", 2)
+    monkeypatch.setattr("app.pages.build.MAX_REMEMBERED_WARNINGS", 2)
     warn = WarnOnce()
     with caplog.at_level(logging.WARNING):
         for text in ("a", "b", "a", "c", "c", "a"):

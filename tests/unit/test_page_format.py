@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page_format import (
+from app.pages.format import (
     DIGEST_BYTES,
     MAGIC,
     MAX_BODY_BYTES,
@@ -26,11 +26,11 @@ from app.page_format import (
     decode_page,
     encode_page,
 )
-from app.pages import Page, PageFormatError, Segmentation
-from app.spans import Pair, SpanChain
+from app.pages.page import Page, PageFormatError, Segmentation
+from app.pages.spans import Pair, SpanChain
 from devstack.families import Family
-from tests.graph_fixtures import page_of, pair_of, segmentation_of, unhurried
-from tests.strategies import families
+from tests.support.graphs import page_of, pair_of, segmentation_of, unhurried
+from tests.support.strategies import families
 
 KEY = b"the key"
 PAGE = Page(
@@ -110,8 +110,8 @@ def test_a_value_too_large_to_be_a_page_is_refused_unseen() -> None:
 
 def test_a_text_of_half_a_million_segments_with_ten_alignments_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of it into a tenth of the room. Its names are random, and shrink to half at best."""
-    monkeypatch.setattr("app.page_format.MAX_BODY_BYTES", MAX_BODY_BYTES // 10)
-    monkeypatch.setattr("app.page_format.MAX_VALUE_BYTES", MAX_VALUE_BYTES // 10)
+    monkeypatch.setattr("app.pages.format.MAX_BODY_BYTES", MAX_BODY_BYTES // 10)
+    monkeypatch.setattr("app.pages.format.MAX_VALUE_BYTES", MAX_VALUE_BYTES // 10)
     numbers = array("i", range(0, 500_000, 10))
     chain = SpanChain(numbers, numbers, numbers, numbers)
     names = random.Random(7).randbytes(17 * len(numbers)).hex()
@@ -139,8 +139,8 @@ def test_pages_as_regular_as_can_be_are_far_from_the_ratio_that_is_refused(page_
 def test_what_would_not_be_read_is_not_written(bound: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
     page = Page("m", 1, True, (), segmentation_of([(f"{at:09}", 0, 5) for at in range(200)]))
     encoded = encode_page(page, KEY)
-    monkeypatch.setattr("app.page_format.MAX_RATIO", 2)
-    monkeypatch.setattr(f"app.page_format.{bound}", value)
+    monkeypatch.setattr("app.pages.format.MAX_RATIO", 2)
+    monkeypatch.setattr(f"app.pages.format.{bound}", value)
     with pytest.raises(PageFormatError):
         decode_page(encoded, "m", KEY)
     with pytest.raises(PageTooLargeError):
@@ -194,11 +194,11 @@ def test_a_bomb_made_with_the_key_takes_little_more_than_the_longest_page(
     outline: dict[str, object], filling: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a world that is smaller by a constant factor. Most of these are no page, some are a strange one."""
-    monkeypatch.setattr("app.page_format.MAX_BODY_BYTES", SMALL_BODY_BYTES)
-    monkeypatch.setattr("app.page_format.MAX_OUTLINE_BYTES", SMALL_OUTLINE_BYTES)
-    monkeypatch.setattr("app.page_format.MAX_RATIO", 10_000)
-    monkeypatch.setattr("app.spans.LOOK_AT_ONCE", 2_000)
-    monkeypatch.setattr("app.page_format.LOOK_AT_ONCE", 2_000)
+    monkeypatch.setattr("app.pages.format.MAX_BODY_BYTES", SMALL_BODY_BYTES)
+    monkeypatch.setattr("app.pages.format.MAX_OUTLINE_BYTES", SMALL_OUTLINE_BYTES)
+    monkeypatch.setattr("app.pages.format.MAX_RATIO", 10_000)
+    monkeypatch.setattr("app.pages.spans.LOOK_AT_ONCE", 2_000)
+    monkeypatch.setattr("app.pages.format.LOOK_AT_ONCE", 2_000)
     text = json.dumps({**EMPTY, "segments": [0, "ii"], "offsets": [0, "i"], **outline}).encode()
     data = sealed(packed(struct.pack("<I", len(text)) + text + filling))
     assert peak_bytes(data) < 4 * SMALL_BODY_BYTES

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from app.page_key import KEY_BYTES, derive_key, key_prefix, name_clock
+from app.caching.key import KEY_BYTES, derive_key, key_prefix, name_clock
 
 URL = "postgresql://user:word@db:5432/segments"
 

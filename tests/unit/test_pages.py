@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.page_format import decode_page, encode_page
-from app.pages import Page, size_bytes
-from app.spans import BLOCK_SPANS, compact, partition
-from tests.graph_fixtures import pair_of, segmentation_of, unhurried
+from app.pages.format import decode_page, encode_page
+from app.pages.page import Page, size_bytes
+from app.pages.spans import BLOCK_SPANS, compact, partition
+from tests.support.graphs import pair_of, segmentation_of, unhurried
 
 spans = st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
 queries = st.tuples(st.integers(-2, 45), st.integers(0, 45)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))

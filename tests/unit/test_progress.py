@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from app.progress import MarkingStop, Progress
-from app.stopping import Stop
-from tests.fakes import FakeClock
+from app.threads.progress import MarkingStop, Progress
+from app.threads.stopping import Stop
+from tests.support.fakes import FakeClock
 
 
 @pytest.fixture

@@ -275,7 +275,7 @@ def test_small_writes_do_not_wait_for_acknowledgements_either_way(target: int) -
 
 def test_a_target_that_is_down_resets_and_one_that_is_back_serves() -> None:
     with down() as server, Proxy("127.0.0.1", server.server_address[1]) as proxy:
-        with closing(connect(proxy)) as sock, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), closing(connect(proxy)) as sock:
             sock.recv(1)
         with serving(server), closing(connect(proxy)) as sock:
             assert ask(sock, b"back") == b"back"

@@ -6,7 +6,7 @@ import pytest
 
 from bench.reference import reference_walk
 from devstack.families import Family
-from tests.answers import canonical, example_files, read_example
+from tests.support.answers import canonical, example_files, read_example
 
 
 def test_there_are_example_files() -> None:

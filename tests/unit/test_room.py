@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import pytest
 
-from app.room import Room
+from app.threads.room import Room
 
 LIMIT_SECONDS = 20.0
 
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Room:
-    monkeypatch.setattr("app.room.STEP_SECONDS", 0.01)
+    monkeypatch.setattr("app.threads.room.STEP_SECONDS", 0.01)
     return Room()
 
 
@@ -92,7 +92,7 @@ def test_an_error_inside_leaves_it(room: Room) -> None:
 
 
 def test_who_waits_says_that_it_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.room.STEP_SECONDS", 0.01)
+    monkeypatch.setattr("app.threads.room.STEP_SECONDS", 0.01)
     said = threading.Event()
     room = Room(came_further=said.set)
     leave = threading.Event()

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.server_clock import SLACK_US, ServerClock
-from tests.cache_fixtures import ManualClock
-from tests.graph_fixtures import unhurried
+from app.caching.server_clock import SLACK_US, ServerClock
+from tests.support.caches import ManualClock
+from tests.support.graphs import unhurried
 
 EPOCH_US = 1_700_000_000_000_000
 

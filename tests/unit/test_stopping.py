@@ -3,8 +3,8 @@
 import signal
 import threading
 
-from app.stopping import Stop
-from tests.worker import wait_until
+from app.threads.stopping import Stop
+from tests.support.worker import wait_until
 
 FOREVER_SECONDS = 3_600.0
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.charging import retry_seconds
+from app.core.outcomes import Dead, Done, Hide
+from app.core.segments import Start
 from app.errors import PermanentError
-from app.outcomes import Dead, Done, Hide
-from app.traversal import Start
-from app.unclaimed import unknown_seconds
-from tests.unit.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages
+from app.service.charging import retry_seconds
+from app.service.unclaimed import unknown_seconds
+from tests.support.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.core.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.errors import DataError, PermanentError, StatementTimeoutError, TransientError
-from app.outage import Gate
-from app.outcomes import Dead, Done, Hide, Leave, Outcome
 from app.tasks import TaskService
-from tests.unit.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages, outage
+from app.threads.gate import Gate
+from tests.support.task_rig import LEASE_SECONDS, MAX_ATTEMPTS, Rig, messages, outage
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_what_is_owed_is_written_once(rig: Rig) -> None:
 
 
 def test_results_that_are_owed_take_only_so_much_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.settling.MAX_OWED_BYTES", 8)
+    monkeypatch.setattr("app.service.settling.MAX_OWED_BYTES", 8)
     job_id = rig.add_job("1", "2", "3")
     rig.database.settle_errors = [outage()]
     rig.process(job_id, "1", "2", "3")
@@ -129,7 +129,7 @@ def test_a_probe_that_succeeds_at_once_finds_what_is_owed(rig: Rig) -> None:
             super().close(service, reason)
             tasks.catch_up()
 
-    tasks: TaskService = rig.make_service(Probed({}))
+    tasks: TaskService = rig.make_service(Probed())
     job_id = rig.add_job("1")
     rig.database.settle_errors = [outage()]
     assert tasks.process([rig.request(job_id, "1")]) == [Hide(5.0, ANY)]

@@ -1,6 +1,6 @@
 """The walk against its definition: the example files, random families, and what surrounds a walk."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.segments import Start
 from app.errors import OutageError, PermanentError
-from app.pages import Page
-from app.traversal import RelatedTexts, Start, walk, walk_together
+from app.pages.page import Page
+from app.pages.reading import Reading
+from app.pages.walk import RelatedTexts, walk, walk_together
 from bench.reference import reference_walk
 from devstack.families import Family
-from tests.answers import canonical, decoded, example_files, read_example
-from tests.graph_fixtures import MemoryGraph, build, layer_row, page_of, pages_of, pair_row, unhurried
-from tests.strategies import Question, asked_families
+from tests.support.answers import canonical, decoded, example_files, read_example
+from tests.support.graphs import MemoryGraph, build, layer_row, page_of, pages_of, pair_row, unhurried
+from tests.support.strategies import Question, asked_families
+
+
+class Given:
+    """A `PageSource` of these pages."""
+
+    def __init__(self, pages: Mapping[str, Page]) -> None:
+        self._pages = pages
+
+    def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+        return {name: self._pages[name] for name in needs}
 
 
 def relate(pages: Mapping[str, Page], manifestation_id: str, start: int, end: int) -> Any:
@@ -87,9 +99,7 @@ def test_any_walk_equals_the_definition(asked: tuple[Family, list[Question]]) ->
 def test_walks_together_answer_what_each_answers_alone(asked: tuple[Family, list[Question]]) -> None:
     family, questions = asked
     graph = MemoryGraph(family)
-    answers = walk_together(
-        [start_at(*question) for question in questions], lambda needs, at_hand: graph.get(needs, 0, at_hand)
-    )
+    answers = walk_together([start_at(*question) for question in questions], graph)
     for (manifestation_id, start, end), answer in zip(questions, answers, strict=True):
         assert decoded(answer) == reference_walk(family, manifestation_id, start, end)
 
@@ -98,7 +108,7 @@ def test_one_load_serves_a_level_of_all_walks() -> None:
     family, questions = read_example(example_files()[-1])
     graph = MemoryGraph(family)
     starts = [start_at(row.manifestation_id, row.start, row.end) for row in questions]
-    walk_together(starts, lambda needs, at_hand: graph.get(needs, 0, at_hand))
+    walk_together(starts, graph)
     asked_for = [name for load in graph.loads for name in load]
     assert len(asked_for) == len(set(asked_for)) == len(family.manifestations)
     assert len(graph.loads) < len(family.manifestations)
@@ -107,11 +117,12 @@ def test_one_load_serves_a_level_of_all_walks() -> None:
 def test_a_page_is_asked_for_with_the_strictest_freshness_of_its_walks() -> None:
     asked: list[Mapping[str, int]] = []
 
-    def load(needs: Mapping[str, int], _: Collection[Page]) -> Mapping[str, Page]:
-        asked.append(dict(needs))
-        return {name: Page(name, max(needs.values()), True) for name in needs}
+    class Fresh(Given):
+        def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+            asked.append(dict(needs))
+            return {name: Page(name, max(needs.values()), True) for name in needs}
 
-    walk_together([start_at("A", fresh_since_us=5), start_at("A", fresh_since_us=9), start_at("B")], load)
+    walk_together([start_at("A", fresh_since_us=5), start_at("A", fresh_since_us=9), start_at("B")], Fresh({}))
     assert asked == [{"A": 9, "B": 0}]
 
 
@@ -119,19 +130,18 @@ def test_a_page_too_old_for_a_later_walk_is_asked_for_again() -> None:
     chain = chain_of("A", "B", "C")
     asked: list[Mapping[str, int]] = []
 
-    def load(needs: Mapping[str, int], _: Collection[Page]) -> Mapping[str, Page]:
-        asked.append(dict(needs))
-        return {name: page_of(chain, name, needs[name]) for name in needs}
+    class AsAsked(Given):
+        def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+            asked.append(dict(needs))
+            return {name: page_of(chain, name, needs[name]) for name in needs}
 
-    walk_together([start_at("B", fresh_since_us=3), start_at("A", fresh_since_us=7)], load)
+    walk_together([start_at("B", fresh_since_us=3), start_at("A", fresh_since_us=7)], AsAsked({}))
     assert asked == [{"B": 3, "A": 7}, {"C": 3, "B": 7}, {"C": 7}]
 
 
 def test_an_unknown_start_fails_alone() -> None:
     graph = MemoryGraph(chain_of("A", "B"))
-    unknown, known = walk_together(
-        [start_at("nowhere"), start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand)
-    )
+    unknown, known = walk_together([start_at("nowhere"), start_at("A")], graph)
     assert isinstance(unknown, PermanentError)
     assert "'nowhere' does not exist" in str(unknown)
     assert [entry["manifestation_id"] for entry in decoded(known)] == ["B"]
@@ -139,7 +149,7 @@ def test_an_unknown_start_fails_alone() -> None:
 
 def test_a_text_without_alignments_has_no_relations() -> None:
     graph = MemoryGraph(chain_of("A"))
-    (answer,) = walk_together([start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand))
+    (answer,) = walk_together([start_at("A")], graph)
     assert decoded(answer) == []
 
 
@@ -152,7 +162,7 @@ def test_malformed_data_fails_only_the_walks_that_meet_it() -> None:
     broken = build([layer_row("B", "B.segmentation", [["b1", "0", 10]])])
     pages = {"A": page_of(chain_of("A", "B"), "A"), "B": broken, "C": page_of(chain_of("C", "D"), "C")}
     pages |= {"D": page_of(chain_of("C", "D"), "D")}
-    through, beside = walk_together([start_at("A"), start_at("C")], lambda needs, _: {n: pages[n] for n in needs})
+    through, beside = walk_together([start_at("A"), start_at("C")], Given(pages))
     assert isinstance(through, PermanentError)
     assert "'b1'" in str(through)
     assert "'B'" in str(through)
@@ -160,11 +170,12 @@ def test_malformed_data_fails_only_the_walks_that_meet_it() -> None:
 
 
 def test_an_outage_while_loading_passes_through() -> None:
-    def load(_: Mapping[str, int], __: Collection[Page]) -> Mapping[str, Page]:
-        raise OutageError("Neo4j", "refused")
+    class Refusing(Given):
+        def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+            raise OutageError("Neo4j", "refused")
 
     with pytest.raises(OutageError):
-        walk_together([start_at("A")], load)
+        walk_together([start_at("A")], Refusing({}))
 
 
 def test_the_second_pair_may_reach_what_the_first_does_not() -> None:
@@ -188,9 +199,9 @@ def test_pairs_are_followed_in_code_point_order(names: list[str]) -> None:
 
 @pytest.mark.parametrize("few", [0, 10**6])
 def test_what_a_result_takes_is_told_before_it_is_made(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.traversal.FEW_SEGMENTS", few)
+    monkeypatch.setattr("app.pages.walk.FEW_SEGMENTS", few)
     graph = MemoryGraph(chain_of("A", "B", "C"))
-    (answer,) = walk_together([start_at("A")], lambda needs, at_hand: graph.get(needs, 0, at_hand))
+    (answer,) = walk_together([start_at("A")], graph)
     assert isinstance(answer, RelatedTexts)
     assert len(decoded(answer)) == 2
     assert len(answer.encode()) / 2 <= answer.size_bytes <= 4 * len(answer.encode())

@@ -1,0 +1,258 @@
+"""Where pages come from: this process's memory, then a cache that workers share, then the graph.
+
+Invariant: a caller never gets a page that was read before the time that it asks for (shared/spec/cache.md), unless it
+asks for a time after its own claim, which no page can satisfy: then it gets one as of its claim. Threads that
+miss the same page at once load it once; workers too, as long as the shared cache works. Each part of a load is kept as
+it arrives, so that a load that fails later is not begun from the start; a page that takes too long to load is waited
+for once and not by one thread after another.
+"""
+
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Lock
+from typing import Final, Protocol, Self
+
+from app.caching.key import derive_key
+from app.caching.memory import MemoryTier
+from app.caching.shared import MARKER_MS, SharedTier
+from app.caching.store import RedisStore
+from app.errors import OutageError, QueryTimeoutError
+from app.pages.page import Page
+from app.pages.reading import Reading
+from app.threads.background import Background
+
+FIRST_POLL_SECONDS: Final = 0.02
+LONGEST_POLL_SECONDS: Final = 0.2
+TOO_SLOW_SECONDS: Final = 30.0  # for how long a page that took too long is not asked for again
+LOOK_SECONDS: Final = 0.5  # how often who waits for another thread's load looks whether it came further
+
+
+class PageLoader(Protocol):
+    """The graph, to a cache."""
+
+    @property
+    def graph_id(self) -> str:
+        """Which graph it is; no secret in it."""
+        ...
+
+    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
+        """A page for every id, part by part, all of it read after `reading.read_at_us`.
+
+        Raises `OutageError` or `TransientError`, after what could be loaded all the same; `QueryTimeoutError` with the
+        pages that are to blame.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Load:
+    """What one thread loads for all who wait; it tells them how far it has come."""
+
+    steps: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One page of a load, on its way."""
+
+    load: _Load
+    page: Future[Page] = field(default_factory=Future)
+
+
+class PageCache:
+    """A `PageSource` (see app/pages/walk.py). Safe to use from several threads."""
+
+    def __init__(
+        self,
+        loader: PageLoader,
+        memory: MemoryTier,
+        shared: SharedTier | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        beside: Callable[[Callable[[], None]], None] = lambda work: work(),
+    ) -> None:
+        """`shared` None: without a shared cache everything works, only slower. Clock and sleep in seconds.
+
+        `beside` does what nobody waits for: sharing what was loaded.
+        """
+        self._loader = loader
+        self._memory = memory
+        self._shared = shared
+        self._clock = clock
+        self._sleep = sleep
+        self._beside = beside
+        self._lock = Lock()
+        self._flights: dict[str, _Flight] = {}
+        self._too_slow_until: dict[str, float] = {}
+
+    @classmethod
+    def connect(
+        cls,
+        loader: PageLoader,
+        *,
+        memory_bytes: int,
+        url: str | None,
+        ttl_seconds: int,
+        secret: str,
+        clock_id: str,
+    ) -> Self:
+        """With Dragonfly at `url` (redis:// or rediss://), None for none. Nothing connects yet.
+
+        `memory_bytes` bounds what pages take in this process, `ttl_seconds` how long Dragonfly keeps one.
+        `secret` and `clock_id`: what makes workers share pages, see app/caching/key.py.
+        Raises `ConfigurationError` for a URL that makes no sense.
+        """
+        shared = None
+        if url:
+            shared = SharedTier(RedisStore(url), derive_key(secret, loader.graph_id, clock_id), ttl_seconds)
+        beside = Background("sharing pages")
+        return cls(loader, MemoryTier(memory_bytes), shared, beside=beside)
+
+    def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+        """See `PageSource`. Raises what loading raises.
+
+        `reading.came_further` is called for each level that is asked for, and for each part that this thread or the
+        one that it waits for receives.
+        """
+        reading.came_further()
+        found = self._memory.get(needs)
+        while len(found) < len(needs):
+            missing = _without(needs, found)
+            self._refuse_too_slow(missing)
+            mine, theirs = self._take_off(missing)
+            if mine:
+                found |= self._fly(mine, missing, reading)
+            for name, flight in theirs.items():
+                page = self._await(flight, reading)
+                if page is not None and page.read_at_us >= missing[name]:
+                    found[name] = page
+        return found
+
+    def _refuse_too_slow(self, missing: Mapping[str, int]) -> None:
+        """What just took too long for another thread is not asked for again at once."""
+        now = self._clock()
+        with self._lock:
+            refused = [name for name in missing if self._too_slow_until.get(name, now) > now]
+        if refused:
+            raise QueryTimeoutError(f"the page of manifestation {refused[0]!r} took too long to read just now", refused)
+
+    def _take_off(self, missing: Mapping[str, int]) -> tuple[dict[str, _Flight], dict[str, _Flight]]:
+        """The flights that this thread leads from now on, and those that others lead."""
+        mine: dict[str, _Flight] = {}
+        theirs: dict[str, _Flight] = {}
+        load = _Load()
+        with self._lock:
+            for name in missing:
+                flight = self._flights.get(name)
+                if flight is None:
+                    mine[name] = self._flights[name] = _Flight(load)
+                else:
+                    theirs[name] = flight
+        return mine, theirs
+
+    def _fly(self, flights: Mapping[str, _Flight], needs: Mapping[str, int], reading: Reading) -> dict[str, Page]:
+        """Fetch for all who wait for these; whatever happens, nobody waits for them afterwards."""
+        pages: dict[str, Page] = {}
+        load = next(iter(flights.values())).load
+
+        def came_further() -> None:
+            load.steps += 1
+            reading.came_further()
+
+        try:
+            told = replace(reading, at_hand=list(reading.at_hand), came_further=came_further)
+            for part in self._fetch({name: needs[name] for name in flights}, told):
+                pages |= part
+                self._land(part)
+                for name, page in part.items():
+                    flights[name].page.set_result(page)
+                if part:
+                    came_further()
+        except BaseException as error:
+            if isinstance(error, QueryTimeoutError):
+                self._remember_too_slow(error.pages)
+            lost = _without(flights, pages)
+            self._land(lost)
+            for flight in lost.values():
+                flight.page.set_exception(error)
+            raise
+        return pages
+
+    def _land(self, names: Iterable[str]) -> None:
+        with self._lock:
+            for name in names:
+                del self._flights[name]
+
+    def _remember_too_slow(self, names: Iterable[str]) -> None:
+        now = self._clock()
+        with self._lock:
+            still = {name: until for name, until in self._too_slow_until.items() if until > now}
+            self._too_slow_until = still | dict.fromkeys(names, now + TOO_SLOW_SECONDS)
+
+    def _await(self, flight: _Flight, reading: Reading) -> Page | None:
+        """None when the page must be fetched again: another's failure is only ours when the graph is down.
+
+        A page that took too long is remembered by then, so that it is not fetched by one thread after another.
+        """
+        seen = 0
+        while not wait([flight.page], LOOK_SECONDS).done:
+            if flight.load.steps != seen:
+                seen = flight.load.steps
+                reading.came_further()
+        error = flight.page.exception()
+        if error is None:
+            return flight.page.result()
+        if isinstance(error, OutageError):
+            raise type(error)(error.service, error.reason) from error
+        return None
+
+    def _fetch(self, needs: Mapping[str, int], reading: Reading) -> Iterator[dict[str, Page]]:
+        """From memory once more, as the last flight may have landed just before ours took off; then from afar."""
+        yield (pages := self._memory.get(needs))
+        missing = _without(needs, pages)
+        if self._shared is None:
+            yield from self._load([*missing], reading)
+            return
+        yield (cached := self._shared.get(missing, reading.read_at_us))
+        self._memory.put(cached.values())
+        missing = _without(missing, cached)
+        deadline = self._clock() + MARKER_MS / 1000
+        ours = self._shared.announce(missing, reading.read_at_us)
+        yield from self._load([name for name in missing if name in ours], reading)
+        theirs = _without(missing, ours)
+        yield (come := self._wait(theirs, deadline))
+        yield from self._load([*_without(theirs, come)], reading)
+
+    def _wait(self, needs: Mapping[str, int], deadline: float) -> dict[str, Page]:
+        """Those of the pages that other workers announced which come before the deadline."""
+        pages: dict[str, Page] = {}
+        pause = FIRST_POLL_SECONDS
+        while needs and self._shared is not None:
+            polled = self._shared.poll(needs)
+            pages |= polled.ready
+            needs = {name: needs[name] for name in polled.pending}
+            if not needs or self._clock() + pause > deadline:
+                break
+            self._sleep(pause)
+            pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
+        self._memory.put(pages.values())
+        return pages
+
+    def _load(self, ids: Sequence[str], reading: Reading) -> Iterator[dict[str, Page]]:
+        """From the graph, for everybody."""
+        if not ids:
+            return
+        for part in self._loader.load_parts(ids, reading):
+            pages = dict(part)
+            self._memory.put(pages.values())
+            if (shared := self._shared) is not None:
+                self._beside(partial(shared.put, pages.values()))
+            yield pages
+
+
+def _without[T](names: Mapping[str, T], others: Container[str]) -> dict[str, T]:
+    return {name: value for name, value in names.items() if name not in others}

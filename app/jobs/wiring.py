@@ -1,0 +1,142 @@
+"""Builds what the producer's side works with, each part from the settings that it alone needs.
+
+Invariant: nothing is read or connected to before its first use. A command that uses several parts first calls
+`require` with the variables of all of them, so that one message names every offender.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from threading import Lock, RLock
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Engine
+
+from app.config import AWS, aws_access, load_settings
+from app.db.checks import missing_tables
+from app.db.jobs import PostgresJobs
+from app.db.outbox import PostgresOutbox
+from app.db.postgres import make_engine
+from app.db.repairs import PostgresRepairs
+from app.errors import ProcessorError, SchemaError
+from app.jobs.producer import Producer
+from app.logs import one_line
+from app.outbox.relay import Relay
+from app.outbox.sweep import Sweep
+from app.sqs.queue import Queue, make_queue
+
+if TYPE_CHECKING:
+    from app.neo4j_database import Neo4JDatabase
+
+STORE: Final = ("POSTGRES_URL",)
+SEGMENTS_QUEUE: Final = (*AWS, "SQS_QUEUE_URL")
+COMPLETED_QUEUE: Final = (*AWS, "SQS_COMPLETED_QUEUE_URL")
+GRAPH: Final = ("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "NEO4J_DATABASE")
+
+
+def require(*names: str) -> None:
+    """Check these variables together. Raises `ConfigurationError` that names every offender."""
+    load_settings(*names)
+
+
+class Graph:
+    """Neo4j for those who ask it rarely: connected to at the first question. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._opened: Neo4JDatabase | None = None
+
+    def list_segments(self, manifestation_id: str) -> Sequence[tuple[str, int, int]] | None:
+        """See `app.core.jobs.SegmentSource`."""
+        return self._database().list_segments(manifestation_id)
+
+    def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """See `app.core.jobs.SegmentSource`."""
+        return self._database().find_spans(segment_ids)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    def _database(self) -> "Neo4JDatabase":
+        from app.neo4j_database import Neo4JDatabase
+
+        with self._lock:
+            if self._opened is None:
+                settings = load_settings(*GRAPH)
+                self._opened = Neo4JDatabase(
+                    settings.neo4j_uri,
+                    settings.neo4j_user,
+                    settings.neo4j_password,
+                    settings.neo4j_database,
+                )
+            return self._opened
+
+
+class _made_once[T](cached_property[T]):
+    """A part that is made by whoever first asks for it; others who ask meanwhile wait for that one."""
+
+    def __get__(self, parts: Any, owner: type | None = None) -> Any:
+        with parts.making:
+            return super().__get__(parts, owner)
+
+
+class LazyParts:
+    """The parts, each made when it is first asked for. Raises `ConfigurationError` then. Safe to share."""
+
+    def __init__(self) -> None:
+        self.graph = Graph()
+        self.making = RLock()
+        """Held while a part is made; parts are made of other parts."""
+
+    @_made_once
+    def engine(self) -> Engine:
+        """PostgreSQL."""
+        return make_engine(load_settings(*STORE).postgres_url, application_name="segment-jobs")
+
+    @_made_once
+    def jobs(self) -> PostgresJobs:
+        """Jobs in PostgreSQL."""
+        return PostgresJobs(self.engine)
+
+    @_made_once
+    def repairs(self) -> PostgresRepairs:
+        """An operator's statements."""
+        return PostgresRepairs(self.engine)
+
+    @_made_once
+    def queue(self) -> Queue:
+        """The input queue."""
+        settings = load_settings(*SEGMENTS_QUEUE)
+        return make_queue(settings.sqs_queue_url, **aws_access(settings))
+
+    @_made_once
+    def producer(self) -> Producer:
+        """Makes jobs and sends their messages."""
+        return Producer(self.jobs, self.queue, self.graph)
+
+    @_made_once
+    def sweep(self) -> Sweep:
+        """The worker's sweep."""
+        settings = load_settings(*COMPLETED_QUEUE)
+        outbox = PostgresOutbox(self.engine)
+        relay = Relay(outbox, make_queue(settings.sqs_completed_queue_url, **aws_access(settings)))
+        return Sweep(outbox, relay, self.queue, self.graph)
+
+    def explain(self, error: ProcessorError) -> str:
+        """`error` on one line; when the tables are what is missing, that and the remedy instead."""
+        with suppress(ProcessorError):
+            if isinstance(error, SchemaError) and "engine" in self.__dict__:
+                missing = missing_tables(self.engine)
+                if missing:
+                    return f"the database has no {', no '.join(missing)}: run `alembic upgrade head`"
+        return one_line(str(error))
+
+    def close(self) -> None:
+        """Close what was opened; nothing is made for it."""
+        with suppress(KeyError):
+            self.__dict__["engine"].dispose()
+        self.graph.close()

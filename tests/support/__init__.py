@@ -1,0 +1,1 @@
+"""What several test files use: fakes, strategies, the worker as a process, rows and queues to look at."""

@@ -1,0 +1,39 @@
+"""``python -m tests.support.aws_calls FILE``: the real worker, which notes each AWS call that it makes in FILE.
+
+A line a call: the operation and the queue's name. Invariant: every client that boto3 makes is listened to.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import boto3.session
+
+
+def note_calls(path: str) -> None:
+    """Listen to botocore's own `before-call` event."""
+    notes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    make: Callable[..., Any] = boto3.session.Session.client
+
+    def before_call(model: Any, params: dict[str, Any], **_: Any) -> None:
+        queue = json.loads(params["body"]).get("QueueUrl", "-").rsplit("/", 1)[-1]
+        os.write(notes, f"{model.service_model.service_id} {model.name} {queue}\n".encode())
+
+    def listened(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        client = make(self, *arguments, **keywords)
+        client.meta.events.register("before-call", before_call)
+        return client
+
+    vars_of_class: Any = boto3.session.Session
+    vars_of_class.client = listened
+
+
+if __name__ == "__main__":
+    note_calls(sys.argv[1])
+    from app import main
+
+    code = main.main()
+    sys.stdout.flush()
+    os._exit(code)
