@@ -44,7 +44,7 @@ class OutageError(TransientError):
 class RefusedError(OutageError):
     """A service answers and refuses us: the password, the database's name, a right, a constant query of ours.
 
-    At start no waiting mends that.
+    At the start waiting does not help.
     """
 
     says: ClassVar = "refuses us"
@@ -67,4 +67,4 @@ class PoisonError(PermanentError):
 
 
 class ConfigurationError(ProcessorError):
-    """The settings, the queues or the credentials are wrong in a way that waiting does not mend (exit code 2)."""
+    """The settings, the queues or the credentials are wrong, and waiting does not help (exit code 2)."""

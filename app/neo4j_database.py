@@ -154,7 +154,7 @@ class Neo4JDatabase:
         return self._reader.read(query, list, seconds=seconds, **parameters)
 
     def ping(self) -> None:
-        """Raise `ConfigurationError` when waiting would not mend it, `OutageError` when it might.
+        """Raise `ConfigurationError` when waiting would not help, `OutageError` when it might.
 
         It runs what a batch runs, so that what refuses the one refuses the other.
         """

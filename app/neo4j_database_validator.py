@@ -1,6 +1,6 @@
 """Says in words what the graph lacks: python -m app.neo4j_database_validator [--full]
 
-Invariant: it only looks. What it finds is the graph's owner's to mend, and never keeps a worker from starting.
+Invariant: it only looks. What it finds is for the graph's owner to repair, and never keeps a worker from starting.
 
 Exit codes: 0 nothing found; 1 findings, one a line; 2 the graph cannot be reached.
 """

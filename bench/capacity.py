@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from bench.figures import Spread
 from bench.limits import Document, variant
 from bench.report import print_a_file, table
+from bench.statistics import Spread
 
 RATES = (1_000, 10_000, 100_000)
 """Segments a second."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import jobs
-from bench.contender import Contender, Kind, wait_for
 from bench.graphs import Text
 from bench.ground import Ground
-from bench.measure import NO_LATENCY
+from bench.process import ContestantProcess, Kind, wait_for
+from bench.runner import NO_LATENCY
 
 KINDS: tuple[Kind, ...] = ("worker", "naive")
 WARMING_ROUNDS = 3
@@ -44,16 +44,16 @@ def first_segment(
 ) -> tuple[float, dict[str, int]]:
     """Milliseconds, and with proxies the round trips by service."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, ground.arena(latencies_ms) as arena:
-        with Contender(kind, arena.environment, Path(name)) as contender:
-            contender.wait_until_ready()
+        with ContestantProcess(kind, arena.environment, Path(name)) as process:
+            process.wait_until_ready()
             time.sleep(IDLE_SECONDS)
             segment = text.segments[len(text.segments) // 2]
             made = jobs.make_jobs(arena, text, [segment])
             before = {service: proxy.counters() for service, proxy in arena.proxies.items()}
             sent_at = time.time()
             jobs.send(arena, made.bodies)
-            wait_for(lambda: jobs.counted(arena) == 1, [contender], LIMIT_SECONDS, f"the first segment of a {kind}")
+            wait_for(lambda: jobs.counted(arena) == 1, [process], LIMIT_SECONDS, f"the first segment of a {kind}")
             passed = {service: proxy.counters().since(before[service]) for service, proxy in arena.proxies.items()}
-            contender.stop()
+            process.stop()
         milliseconds = (jobs.completion_times(arena)[0] - sent_at) * 1000
         return milliseconds, {service: counters.round_trips for service, counters in passed.items()}

@@ -6,7 +6,7 @@ Invariant: nothing is left out because it looks bad: a profile that was run has 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench.figures import Spread, ratios
+from bench.statistics import Spread, ratios
 
 type Document = Mapping[str, Any]
 

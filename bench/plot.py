@@ -11,9 +11,9 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from bench.figures import Spread
 from bench.limits import GROWTH_TIMES, NAIVE_TIMES, Document, against, steady, variant
 from bench.report import read
+from bench.statistics import Spread
 
 BLUE, ORANGE, GREEN, GREY = "#2b6cb0", "#dd6b20", "#2f855a", "#a0aec0"
 CURVES = {

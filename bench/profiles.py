@@ -13,7 +13,7 @@ from bench.generate import Size
 from bench.graphs import Text
 from bench.ground import Ground
 from bench.jobs import as_sent
-from bench.measure import run, run_with_results
+from bench.runner import run, run_with_results
 from bench.runs import Plan, Run
 from bench.sizes import Scale
 

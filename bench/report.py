@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.figures import Spread
 from bench.limits import Document, checks, show
 from bench.sizes import FULL
+from bench.statistics import Spread
 
 TITLES: Mapping[str, str] = {
     "standard": "The standard family",

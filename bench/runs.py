@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.contender import Kind
 from bench.graphs import Text
+from bench.process import Kind
 
 type Way = Literal["timed", "observed", "counted"]
 

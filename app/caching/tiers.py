@@ -73,18 +73,18 @@ class PageCache:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        beside: Callable[[Callable[[], None]], None] = lambda work: work(),
+        run_in_background: Callable[[Callable[[], None]], None] = lambda work: work(),
     ) -> None:
         """`shared` None: without a shared cache everything works, only slower. Clock and sleep in seconds.
 
-        `beside` does what nobody waits for: sharing what was loaded.
+        `run_in_background` does what nobody waits for: sharing what was loaded.
         """
         self._loader = loader
         self._memory = memory
         self._shared = shared
         self._clock = clock
         self._sleep = sleep
-        self._beside = beside
+        self._run_in_background = run_in_background
         self._lock = Lock()
         self._flights: dict[str, _Flight] = {}
         self._too_slow_until: dict[str, float] = {}
@@ -109,8 +109,8 @@ class PageCache:
         shared = None
         if url:
             shared = SharedTier(RedisStore(url), derive_key(secret, loader.graph_id, clock_id), ttl_seconds)
-        beside = Background("sharing pages")
-        return cls(loader, MemoryTier(memory_bytes), shared, beside=beside)
+        run_in_background = Background("sharing pages")
+        return cls(loader, MemoryTier(memory_bytes), shared, run_in_background=run_in_background)
 
     def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         """See `PageSource`. Raises what loading raises.
@@ -250,7 +250,7 @@ class PageCache:
             pages = dict(part)
             self._memory.put(pages.values())
             if (shared := self._shared) is not None:
-                self._beside(partial(shared.put, pages.values()))
+                self._run_in_background(partial(shared.put, pages.values()))
             yield pages
 
 

@@ -39,12 +39,12 @@ def with_spans(
     if not bare:
         return list(segments), []
     spans = graph.find_spans([segment.segment_id for segment in bare])
-    mended = [
+    found = [
         replace(segment, start=spans[segment.segment_id][0], end=spans[segment.segment_id][1])
         for segment in bare
         if segment.segment_id in spans
     ]
-    if mended:
-        store([(segment.task_id, *spans[segment.segment_id]) for segment in mended])
+    if found:
+        store([(segment.task_id, *spans[segment.segment_id]) for segment in found])
     unknown = [segment for segment in bare if segment.segment_id not in spans]
-    return [segment for segment in segments if segment.start is not None] + mended, unknown
+    return [segment for segment in segments if segment.start is not None] + found, unknown

@@ -155,7 +155,7 @@ class Reader:
                 patience.left -= watch.waited_seconds
 
     def verify(self) -> None:
-        """Raise `ConfigurationError` when waiting would not mend it, `OutageError` when it might."""
+        """Raise `ConfigurationError` when waiting would not help, `OutageError` when it might."""
         try:
             self._run(PING, list, PING_TIMEOUT_SECONDS, {}, Watch())
         except (vendor.AuthError, vendor.ConfigurationError) as error:

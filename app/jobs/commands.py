@@ -141,7 +141,7 @@ def cancel(parts: LazyParts, options: argparse.Namespace) -> int:
 
 
 def reconcile(parts: LazyParts, options: argparse.Namespace) -> int:
-    """Find and mend what is wrong, as each worker's sweep does."""
+    """Find and repair what is wrong, as each worker's sweep does."""
     require(*STORE, *SEGMENTS_QUEUE, *COMPLETED_QUEUE)
     if options.job_id:
         find_job(parts.jobs, options.job_id)

@@ -52,7 +52,7 @@ def cancel(repairs: PostgresRepairs, store: PostgresJobs, job_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What was found: jobs that contradicted their rows, what waits for what, and what the sweeps mended."""
+    """What was found: jobs that contradicted their rows, what waits for what, and what the sweeps repaired."""
 
     repaired: list[Drift] = field(default_factory=list)
     miscounted: list[Miscount] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Reconciliation:
 def reconcile(
     repairs: PostgresRepairs, sweep: Sweeper, job_id: str | None, after_seconds: float, messages_on_queue: int
 ) -> Reconciliation:
-    """Mend counters that differ from their rows, then sweep until nothing is left to do.
+    """Repair counters that differ from their rows, then sweep until nothing is left to do.
 
     `after_seconds`: messages of unfinished segments are sent again when the last one is older than that. Nobody can
     tell whose messages the queue holds, so the more it holds the fewer are sent. Raises `ProcessorError`; what was
@@ -95,7 +95,7 @@ def reconcile(
 
 
 def _sweeps(sweep: Sweeper, job_id: str | None, after_seconds: float, limit: int) -> Iterator[SweepReport]:
-    """One sweep that sends messages again, and more until there is nothing else to mend."""
+    """One sweep that sends messages again, and more until there is nothing else to repair."""
     yield sweep.run(job_id, after_seconds, limit)
     while not (report := sweep.run(job_id, after_seconds, 0)).found_nothing:
         yield report

@@ -28,7 +28,7 @@ MOST_NAMED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What a sweep found and mended."""
+    """What a sweep found and repaired."""
 
     jobs_ended: int = 0
     outbox_rows_added: int = 0

@@ -35,7 +35,7 @@ type Unanswered = tuple[Sequence[SegmentRequest], Sequence[str]]
 class Claimer:
     """Safe to share between threads. `lease_seconds`: how long a claim holds, from the receive of its message.
 
-    A claim that waited in hand holds for half of that from now, since visibility is renewed at a third of its time-out.
+    A claim whose message has waited here holds for half of that from now: its visibility was renewed meanwhile.
     """
 
     def __init__(self, claims: ClaimStore, *, lease_seconds: float) -> None:

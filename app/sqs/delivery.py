@@ -22,7 +22,7 @@ MAX_ATTRIBUTES: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message in hand. `received_at`: `time.monotonic()` when its receive returned."""
+    """A message in flight. `received_at`: `time.monotonic()` when its receive returned."""
 
     message_id: str
     handle: str

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Background:
-    """Runs a function beside the caller, on a thread that doesn't keep the process alive; or within the call."""
+    """Runs a function in the background, on a thread that doesn't keep the process alive; or within the call."""
 
     def __init__(self, name: str) -> None:
         """`name`: of the thread, and of the work in the log when it fails."""
@@ -20,16 +20,16 @@ class Background:
         self._busy = Lock()
 
     def __call__(self, work: Callable[[], None]) -> None:
-        """Do `work`, now or beside; what it raises is logged."""
+        """Do `work`, now or in the background; what it raises is logged."""
         if not self._busy.acquire(blocking=False):
             self._do(work)
             return
         try:
-            Thread(target=self._beside, args=(work,), name=self._name, daemon=True).start()
+            Thread(target=self._run, args=(work,), name=self._name, daemon=True).start()
         except RuntimeError:  # the system has no thread to give
-            self._beside(work)
+            self._run(work)
 
-    def _beside(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         try:
             self._do(work)
         finally:

@@ -38,7 +38,7 @@ class Prober:
         self._clock = clock
         self._probing = threading.Lock()
         self._outages: dict[str, float] = {}
-        self._mended_at: dict[str, float] = {}
+        self._back_at: dict[str, float] = {}
         self._delays: dict[str, float] = {}
 
     def wait_until_open(self, stop: Stop) -> bool:
@@ -64,7 +64,7 @@ class Prober:
         """Before the next probe; a new outage begins with the shortest, unless it is a relapse."""
         if self._outages.get(service) != since:
             self._outages[service] = since
-            if since - self._mended_at.get(service, -RELAPSE_SECONDS) >= RELAPSE_SECONDS:
+            if since - self._back_at.get(service, -RELAPSE_SECONDS) >= RELAPSE_SECONDS:
                 self._delays[service] = FIRST_PROBE_SECONDS
         return self._delays.get(service, FIRST_PROBE_SECONDS)
 
@@ -76,5 +76,5 @@ class Prober:
         except ProcessorError as error:
             log.debug("%s is still down: %s", service, error)
             return
-        self._mended_at[service] = self._clock()
+        self._back_at[service] = self._clock()
         self._gate.reopen(service)

@@ -1,7 +1,7 @@
 """What has to be there before the first message is received.
 
-Invariant: a service that does not answer yet is waited for, and said once for each reason; what waiting can't mend is a
-`ConfigurationError`.
+Invariant: a service that does not answer yet is waited for, and said once for each reason; where waiting does not
+help, it is a `ConfigurationError`.
 """
 
 import logging

@@ -7,8 +7,8 @@ from bench.generate import generate_family
 from bench.graphs import family_name, provide
 from bench.ground import Ground
 from bench.jobs import as_sent
-from bench.measure import run_with_results
 from bench.reference import reference_walk
+from bench.runner import run_with_results
 from bench.runs import Plan
 from bench.sizes import TINY
 from devstack import Stack

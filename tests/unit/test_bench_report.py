@@ -9,15 +9,15 @@ import pytest
 
 from bench import capacity
 from bench.__main__ import _parser
-from bench.figures import Spread, quantile, ratios, skipped_at_start, steady_rate, without_start
 from bench.graphs import SegmentSpan, Text, family_name
 from bench.jobs import as_sent
 from bench.limits import checks
 from bench.machine import busy_warning
-from bench.meter import Reading
+from bench.processors import Reading
 from bench.profiles import PROFILES
 from bench.report import TITLES, markdown, must_show, print_a_file, table
 from bench.sizes import FULL, QUICK
+from bench.statistics import Spread, quantile, ratios, skipped_at_start, steady_rate, without_start
 
 TRIPS = {"sqs": 0.2, "postgres": 0.2, "neo4j": 0.0, "cache": 0.0}
 

@@ -33,12 +33,19 @@ def worker(
     loader: PageMaker | MemoryGraph,
     store: FakeStore | None = None,
     memory_bytes: int = ROOMY,
-    beside: Callable[[Callable[[], None]], None] = lambda work: work(),
+    run_in_background: Callable[[Callable[[], None]], None] = lambda work: work(),
 ) -> PageCache:
     """A worker's cache; workers that are given one store share it."""
     clock = store.clock if store else ManualClock()
     shared = SharedTier(store, KEY, 100, clock) if store else None
-    return PageCache(loader, MemoryTier(memory_bytes, clock), shared, clock=clock, sleep=clock.sleep, beside=beside)
+    return PageCache(
+        loader,
+        MemoryTier(memory_bytes, clock),
+        shared,
+        clock=clock,
+        sleep=clock.sleep,
+        run_in_background=run_in_background,
+    )
 
 
 def test_a_page_is_loaded_once_and_then_comes_from_memory() -> None:
@@ -60,7 +67,7 @@ def test_another_worker_finds_the_page_in_the_shared_cache() -> None:
 
 def test_nobody_waits_until_a_page_is_shared() -> None:
     loader, store, later = PageMaker(), FakeStore(), list[Callable[[], None]]()
-    cache = worker(loader, store, beside=later.append)
+    cache = worker(loader, store, run_in_background=later.append)
     assert set(cache.get({"a": 0}, Reading(9))) == {"a"}
     assert not [key for key in store.values if ":page:" in key]
     (share,) = later
@@ -71,7 +78,7 @@ def test_nobody_waits_until_a_page_is_shared() -> None:
 
 def test_a_page_that_can_not_be_shared_is_answered_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     shared = Broken(FakeStore(), KEY, 100)
-    cache = PageCache(PageMaker(), MemoryTier(ROOMY), shared, beside=Background("sharing pages"))
+    cache = PageCache(PageMaker(), MemoryTier(ROOMY), shared, run_in_background=Background("sharing pages"))
     assert set(cache.get({"a": 0}, Reading(9))) == {"a"}
     assert shared.tried.wait(WAIT_SECONDS)
     wait_until(lambda: "sharing pages failed" in caplog.text, "the failure in the log")

@@ -33,7 +33,7 @@ class Usage(NamedTuple):
     """The greatest resident set; on systems other than Linux the present one."""
 
 
-class Contender:
+class ContestantProcess:
     """One process of a contestant in `folder`, which holds its log."""
 
     def __init__(
@@ -131,12 +131,14 @@ def _peak_bytes(process: psutil.Process) -> int:
     return int(line.split()[1]) * 1024
 
 
-def wait_for(condition: Callable[[], bool], contenders: Sequence[Contender], limit_seconds: float, what: str) -> None:
-    """Return when `condition()` holds; raise when a contender ends before, or when the time is up."""
+def wait_for(
+    condition: Callable[[], bool], processes: Sequence[ContestantProcess], limit_seconds: float, what: str
+) -> None:
+    """Return when `condition()` holds; raise when a process ends before, or when the time is up."""
     deadline = time.monotonic() + limit_seconds
     while not condition():
-        for contender in contenders:
-            contender.check()
+        for process in processes:
+            process.check()
         if time.monotonic() > deadline:
-            raise BenchError(f"waited {limit_seconds:.0f} s in vain for {what}.{contenders[0].log_tail()}")
+            raise BenchError(f"waited {limit_seconds:.0f} s in vain for {what}.{processes[0].log_tail()}")
         time.sleep(0.05)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import jobs
-from bench.contender import Contender, Usage, wait_for
-from bench.figures import quantile, skipped_at_start, steady_rate, without_start
 from bench.ground import SERVICES, Arena, BenchError, Ground
-from bench.meter import Meter, Reading
 from bench.naive import NaiveGraph
+from bench.process import ContestantProcess, Usage, wait_for
+from bench.processors import Meter, Reading
 from bench.reference import walk
 from bench.runs import Plan, Run
+from bench.statistics import quantile, skipped_at_start, steady_rate, without_start
 from bench.timed import read_record
 from devstack.proxy import Counters
 
@@ -52,7 +52,7 @@ class _Runner:
         self._plan = plan
         self._folder = folder
         self._stack = stack
-        self._contenders: list[Contender] = []
+        self._processes: list[ContestantProcess] = []
         self._segments = plan.text.pick(plan.segments)
         self._total = plan.segments * plan.jobs
         self._idle_start = plan.idle_start or plan.way == "counted"
@@ -68,16 +68,16 @@ class _Runner:
         first = self._look(meter)
         self._wait_for_count(self._total)
         last = self._look(meter)
-        usages = [contender.usage() for contender in self._contenders]
-        for contender in self._contenders:
-            contender.stop()
+        usages = [process.usage() for process in self._processes]
+        for process in self._processes:
+            process.stop()
         self.results = jobs.results(self._arena, made.ids[-1])
         self._check()
         return self._add_views(self._report(skipped, usages, last.since(first)), last)
 
     def _report(self, skipped: int, usages: Sequence[Usage], passed: "_Look") -> Run:
         times = jobs.completion_times(self._arena)
-        started_at = self._contenders[0].started_at
+        started_at = self._processes[0].started_at
         return Run(
             kind=self._plan.kind,
             workers=self._plan.workers,
@@ -120,17 +120,17 @@ class _Runner:
             return 0
         self._level_the_ground()
         self._start()
-        for contender in self._contenders:
-            contender.wait_until_ready()
+        for process in self._processes:
+            process.wait_until_ready()
         self._at_ready = self._count()
         warm_up = min(WARM_UP_PER_WORKER * self._plan.workers, self._total // 10)
         jobs.send(self._arena, bodies[:warm_up])
         self._wait_for_count(warm_up)
-        for contender in self._contenders:
-            contender.pause()
+        for process in self._processes:
+            process.pause()
         jobs.send(self._arena, bodies[warm_up:])
-        for contender in self._contenders:
-            contender.resume()
+        for process in self._processes:
+            process.resume()
         return warm_up
 
     def _level_the_ground(self) -> None:
@@ -144,7 +144,7 @@ class _Runner:
         results = self._folder / "results"
         results.write_text("\n".join(self._plan.results), encoding="utf-8")
         for number in range(self._plan.workers):
-            contender = Contender(
+            process = ContestantProcess(
                 self._plan.kind,
                 {**self._arena.environment, **self._plan.settings},
                 self._folder,
@@ -152,17 +152,17 @@ class _Runner:
                 results=results,
                 observed=self._folder / f"observed-{number}" if self._plan.way == "observed" else None,
             )
-            self._contenders.append(self._stack.enter_context(contender))
+            self._processes.append(self._stack.enter_context(process))
 
     def _groups(self) -> dict[str, list[int]]:
         groups = {name: [pid] for name, pid in self._ground.server_pids().items()}
-        groups["contestants"] = [contender.pid for contender in self._contenders]
+        groups["contestants"] = [process.pid for process in self._processes]
         groups["proxies"] = [proxy.pid for proxy in self._arena.proxies.values()]
         return groups
 
     def _wait_for_count(self, segments: int) -> None:
         what = f"{segments} segments of a {self._plan.kind}"
-        wait_for(lambda: jobs.counted(self._arena) >= segments, self._contenders, WAIT_SECONDS, what)
+        wait_for(lambda: jobs.counted(self._arena) >= segments, self._processes, WAIT_SECONDS, what)
 
     def _look(self, meter: Meter) -> "_Look":
         return _Look(jobs.counted(self._arena), meter.read(), self._count(), jobs.wal_position(self._arena))
