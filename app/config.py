@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     sqs_batch_size: int = Field(default=10, ge=1, le=10)
     sqs_batches_in_hand: int = Field(default=8, ge=1, le=16)
     sqs_visibility_timeout_seconds: int = Field(default=60, ge=5, le=LONGEST_VISIBILITY_SETTING_SECONDS)
+    sqs_calls: Literal["lean", "boto3"] = "lean"
     polling_wait_time_ms: int = Field(default=50, ge=0, le=60_000)
     max_attempts: int = Field(default=5, ge=1, le=1_000)
     shutdown_grace_seconds: float = Field(default=25, ge=1, le=300)

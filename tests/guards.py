@@ -338,6 +338,13 @@ GUARDS: Final = (
         "tests/unit/test_heartbeat.py::test_a_lost_claim_is_marked_and_its_message_left_alone",
     ),
     Guard(
+        "a poll that may have been answered is not repeated",
+        "app/sqs/lean.py",
+        '        if status >= SERVER_ERROR:\n            raise _as_client_error(status, reply, "ReceiveMessage")\n',
+        "",
+        "tests/unit/test_lean_calls.py::test_a_poll_that_may_have_been_answered_is_not_repeated",
+    ),
+    Guard(
         "a fresh copy on the last receive",
         "app/sqs/acknowledge.py",
         "case Hide(seconds) if self._is_last_receive(delivery):",

@@ -9,13 +9,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from app.errors import ConfigurationError, OutageError, ProcessorError, TransientError
+from app.sqs.lean import LeanClient, make_http_session
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -60,11 +63,13 @@ def make_client(
     access_key_id: str | None = None,
     secret_access_key: str | None = None,
     session_token: str | None = None,
+    is_lean: bool = False,
 ) -> "SQSClient":
     """A thread-safe client whose waits are bounded; a long poll of `wait_seconds` fits inside its read time-out.
 
     A poll is not repeated by itself: one that was cut may have been answered, and its messages are hidden by then.
-    Without keys the default AWS credential chain serves, so that IAM roles work.
+    Without keys the default AWS credential chain serves, so that IAM roles work. `is_lean`: what every batch calls
+    goes a shorter road than boto3's (app/sqs/lean.py).
     """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -76,7 +81,8 @@ def make_client(
         user_agent="segment-relationship-processor",
         parameter_validation=False,
     )
-    return boto3.session.Session().client(
+    session = botocore.session.get_session()
+    client = boto3.session.Session(botocore_session=session).client(
         "sqs",
         region_name=region,
         endpoint_url=endpoint_url,
@@ -85,6 +91,20 @@ def make_client(
         aws_session_token=session_token,
         config=config,
     )
+    if not is_lean:
+        return client
+    if access_key_id and secret_access_key:
+        credentials: Credentials | None = Credentials(access_key_id, secret_access_key, session_token)
+    else:
+        credentials = session.get_credentials()
+    http = make_http_session(
+        client.meta.endpoint_url,
+        session,
+        connect_seconds=CONNECT_TIMEOUT_SECONDS,
+        read_seconds=wait_seconds + CALL_TIMEOUT_SECONDS,
+        connections=connections,
+    )
+    return cast("SQSClient", LeanClient(client, credentials, http))
 
 
 @dataclass(frozen=True, slots=True)

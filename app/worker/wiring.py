@@ -65,6 +65,7 @@ QUEUE_SETTINGS: Final = (
     "sqs_batch_size",
     "sqs_batches_in_hand",
     "sqs_visibility_timeout_seconds",
+    "sqs_calls",
     "polling_wait_time_ms",
     "shutdown_grace_seconds",
     "log_level",
@@ -238,7 +239,12 @@ class _Queues:
             access = aws_access(settings)
             if wanted.region is not None:
                 access["region"] = wanted.region
-            return make_client(**access, wait_seconds=wait_seconds, connections=settings.sqs_batches_in_hand + 4)
+            return make_client(
+                **access,
+                wait_seconds=wait_seconds,
+                connections=settings.sqs_batches_in_hand + 4,
+                is_lean=settings.sqs_calls == "lean",
+            )
 
         calls = client(0)
         return cls(

@@ -164,7 +164,7 @@ def test_poison_is_dead_lettered_with_its_reason_and_one_log_line(
         log = worker.log()
     letters = receive_all(queues.dead_letters, len(bad))
     assert sorted(str(letter["Body"]) for letter in letters) == sorted(bad)
-    assert all(letter["MessageAttributes"]["reason"]["StringValue"] for letter in letters)  # type: ignore[index]
+    assert all(letter["MessageAttributes"]["reason"]["StringValue"] for letter in letters)
     assert log.count("is poison") == len(bad)
     assert wrong_answers(engine, job, answers_of(questions, "root-bo")) == []
 

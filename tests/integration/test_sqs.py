@@ -53,8 +53,8 @@ def test_attributes_and_delay_travel(queues: Queues) -> None:
     queues.segments.send([Outgoing("m", 1, {"reason": text_attribute("why")})])
     assert queues.segments.receive(10, 0, 60) == []
     message = receive_all(queues.segments, 1)[0]
-    assert message["MessageAttributes"]["reason"]["StringValue"] == "why"  # type: ignore[index]
-    assert message["Attributes"]["ApproximateReceiveCount"] == "1"  # type: ignore[index]
+    assert message["MessageAttributes"]["reason"]["StringValue"] == "why"
+    assert message["Attributes"]["ApproximateReceiveCount"] == "1"
 
 
 def test_a_refused_entry_of_a_delete_is_noticed(queues: Queues) -> None:

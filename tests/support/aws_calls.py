@@ -1,6 +1,7 @@
 """``python -m tests.support.aws_calls FILE``: the real worker, which notes each AWS call that it makes in FILE.
 
-A line a call: the operation and the queue's name. Invariant: every client that boto3 makes is listened to.
+A line a call: the operation and the queue's name. Invariant: every client that boto3 makes is listened to, and every
+call that is signed on the lean road.
 """
 
 import json
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import boto3.session
+
+from app.sqs.lean import LeanClient
 
 
 def note_calls(path: str) -> None:
@@ -28,6 +31,16 @@ def note_calls(path: str) -> None:
 
     vars_of_class: Any = boto3.session.Session
     vars_of_class.client = listened
+
+    sign: Callable[..., Any] = LeanClient._sign
+
+    def signed(self: LeanClient, operation: str, body: bytes) -> Any:
+        queue = json.loads(body)["QueueUrl"].rsplit("/", 1)[-1]
+        os.write(notes, f"SQS {operation} {queue}\n".encode())
+        return sign(self, operation, body)
+
+    lean_client: Any = LeanClient
+    lean_client._sign = signed
 
 
 if __name__ == "__main__":

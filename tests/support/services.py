@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.sqs.queue import Queue, make_client
 from devstack import Stack
@@ -51,8 +52,8 @@ def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def receive_all(queue: Queue, count: int) -> list[dict[str, object]]:
-    messages: list[dict[str, object]] = []
+def receive_all(queue: Queue, count: int) -> list[Any]:
+    messages: list[Any] = []
 
     def enough() -> bool:
         messages.extend(queue.receive(10, 1, 60))

@@ -1,0 +1,161 @@
+"""What a lean call does when it is not answered as it should be, and with whose signature it goes out."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.credentials import Credentials, RefreshableCredentials
+
+from app.errors import ConfigurationError, OutageError, TransientError
+from app.sqs import lean
+from app.sqs.lean import LeanClient, make_http_session
+from app.sqs.queue import Queue, make_client
+from tests.support.http_stub import CUT, Stub, serving
+
+REFUSED = (403, {"__type": "com.amazon.coral.service#InvalidSignatureException", "message": "Signature expired"})
+THROTTLED = (400, {"__type": "com.amazonaws.sqs#RequestThrottled", "message": "slow down"})
+BROKEN = (500, {"__type": "com.amazonaws.sqs#InternalError", "message": "oops"})
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with serving() as stub:
+        yield stub
+
+
+def queue_at(stub: Stub, **access: Any) -> Queue:
+    client = make_client(
+        "us-east-1",
+        wait_seconds=access.pop("wait_seconds", 0),
+        endpoint_url=stub.url,
+        access_key_id=access.pop("access_key_id", "AKID"),
+        secret_access_key="secret",
+        is_lean=True,
+        **access,
+    )
+    return Queue(client, f"{stub.url}/000000000000/segments")
+
+
+def lean_ones(stub: Stub) -> list[bool]:
+    return [asked.is_lean for asked in stub.asked]
+
+
+def key_of(stub: Stub, at: int) -> str:
+    return stub.asked[at].headers["Authorization"].partition("Credential=")[2].partition("/")[0]
+
+
+def test_calls_say_what_boto3_says(stub: Stub) -> None:
+    queue, plain = (
+        queue_at(stub),
+        Queue(
+            make_client("us-east-1", endpoint_url=stub.url, access_key_id="AKID", secret_access_key="secret"),
+            f"{stub.url}/000000000000/segments",
+        ),
+    )
+    for each in (queue, plain):
+        each.receive(10, 0, 60)
+        each.delete(["one", "two"])
+        each.hide([("one", 5)])
+    short, long = stub.asked[:3], stub.asked[3:]
+    assert lean_ones(stub) == [True] * 3 + [False] * 3
+    assert [asked.body for asked in short] == [asked.body for asked in long]
+    for name in ("X-Amz-Target", "Content-Type"):
+        assert [asked.headers[name] for asked in short] == [asked.headers[name] for asked in long]
+    assert all("SignedHeaders=" in asked.headers["Authorization"] for asked in short)
+
+
+def test_polls_share_a_signature_until_the_credentials_change(stub: Stub) -> None:
+    queue = queue_at(stub)
+    client: Any = queue._client
+    for _ in range(2):
+        queue.receive(10, 0, 60)
+    client._credentials = Credentials("AKID2", "secret", "token")
+    queue.receive(10, 0, 60)
+    first, second, third = (asked.headers["Authorization"] for asked in stub.asked)
+    assert first == second != third
+    assert (key_of(stub, 0), key_of(stub, 2)) == ("AKID", "AKID2")
+    assert stub.asked[2].headers["X-Amz-Security-Token"] == "token"
+
+
+def test_a_signature_is_not_used_for_longer_than_a_minute(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean, "SIGNATURE_SECONDS", -1.0)
+    queue = queue_at(stub)
+    client: Any = queue._client
+    signed = []
+    for _ in range(2):
+        queue.receive(10, 0, 60)
+        ((_, _, request),) = client._polls.values()
+        signed.append(request)
+    assert signed[0] is not signed[1]
+
+
+def test_credentials_that_expire_are_refreshed_as_boto3_does(stub: Stub) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    fresh = {"access_key": "FRESH", "secret_key": "s", "token": "t", "expiry_time": later}
+    credentials = RefreshableCredentials("STALE", "s", "t", soon, lambda: fresh, "a test")
+    plain: Any = make_client("us-east-1", endpoint_url=stub.url, access_key_id="AKID", secret_access_key="secret")
+    session = botocore.session.get_session()
+    http = make_http_session(stub.url, session, connect_seconds=1, read_seconds=5, connections=2)
+    client: Any = LeanClient(plain, credentials, http)
+    Queue(client, f"{stub.url}/0/segments").receive(10, 0, 60)
+    assert key_of(stub, 0) == "FRESH"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(REFUSED, TransientError), (THROTTLED, TransientError)], ids=["clock skew", "throttled"]
+)
+def test_what_is_refused_is_asked_as_boto3_asks_and_so_is_all_for_a_while(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, dict[str, Any]], kind: type[Exception]
+) -> None:
+    queue = queue_at(stub, wait_seconds=1)
+    stub.script = [answer, answer]
+    with pytest.raises(kind):
+        queue.receive(10, 0, 60)
+    assert queue.receive(10, 0, 60) == []
+    assert lean_ones(stub) == [True, False, False]
+    monkeypatch.setattr(lean, "REST_SECONDS", -1.0)
+    client: Any = queue._client
+    client._rest()
+    queue.receive(10, 0, 60)
+    assert lean_ones(stub)[-1]
+
+
+@pytest.mark.parametrize("answer", [BROKEN, (CUT, {})], ids=["a server error", "a cut connection"])
+def test_a_poll_that_may_have_been_answered_is_not_repeated(stub: Stub, answer: tuple[int, dict[str, Any]]) -> None:
+    queue = queue_at(stub, wait_seconds=1)
+    stub.script = [answer]
+    with pytest.raises(OutageError, match="the queue 'segments'"):
+        queue.receive(10, 0, 60)
+    assert len(stub.asked) == 1
+
+
+@pytest.mark.parametrize("answer", [BROKEN, THROTTLED, (CUT, {})], ids=["a server error", "throttled", "a cut"])
+def test_what_may_be_repeated_is_repeated_by_boto3(stub: Stub, answer: tuple[int, dict[str, Any]]) -> None:
+    queue = queue_at(stub)
+    stub.script = [answer]
+    assert queue.delete(["one"]) == {}
+    assert lean_ones(stub) == [True, False]
+
+
+def test_without_credentials_it_is_told_as_ever(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    client = make_client("us-east-1", endpoint_url=stub.url, is_lean=True)
+    with pytest.raises(ConfigurationError, match="no AWS credentials"):
+        Queue(client, f"{stub.url}/0/segments").receive(10, 0, 60)
+    assert stub.asked == []
+
+
+def test_a_proxy_of_the_environment_is_used(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", stub.url)
+    monkeypatch.setenv("NO_PROXY", "")
+    client = make_client(
+        "us-east-1", endpoint_url="http://sqs.invalid", access_key_id="AKID", secret_access_key="s", is_lean=True
+    )
+    Queue(client, "http://sqs.invalid/0/segments").receive(10, 0, 60)
+    assert stub.asked[0].path == "http://sqs.invalid/"
+    assert stub.asked[0].is_lean
