@@ -17,7 +17,7 @@ from app.sqs.queue import Queue
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family, make_constraints
 from tests.support.services import Queues, base_environment, migrate, sqs_client
-from tests.support.stacks import reserve
+from tests.support.stacks import SHARED_STACK, reserve
 
 # What a shell starts with `&` ignores Ctrl-C, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,7 +27,10 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """PostgreSQL, Neo4j, SQS and a cache, real ones, of this test run's own."""
+    """PostgreSQL, Neo4j, SQS and a cache, real ones: of this test run's own, or those that several runs share."""
+    if shared := os.environ.get(SHARED_STACK):
+        yield Stack(name=shared)
+        return
     with reserve("test") as name:
         stack = Stack(name=name)
         stack.up()

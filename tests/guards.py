@@ -4,6 +4,7 @@ Invariant: the working tree is never touched: what is changed is a copy of `app`
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from devstack import Stack
+from tests.support.stacks import SHARED_STACK, reserve
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIMIT_SECONDS: Final = 600
@@ -527,6 +531,17 @@ def main() -> int:
     chosen = [guard for guard in GUARDS if all(word in guard.what for word in words)]
     if not chosen:
         parser.error(f"no guard is described by: {' '.join(words)}")
+    with reserve("guards") as name:
+        stack = Stack(name=name)
+        stack.up()
+        os.environ[SHARED_STACK] = name
+        try:
+            return _try(chosen)
+        finally:
+            stack.down()
+
+
+def _try(chosen: Sequence[Guard]) -> int:
     passed, output = _run(sorted({guard.test for guard in chosen}))
     if not passed:
         print(f"The tests fail although nothing was taken out:\n{output}")

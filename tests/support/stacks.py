@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SHARED_STACK = "TESTS_SHARED_STACK"
+"""The environment variable with the name of a stack that is up, for one test run after another."""
 FOLDER = Path(__file__).resolve().parent.parent.parent / ".devstack"
 
 
