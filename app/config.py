@@ -1,7 +1,7 @@
 """Settings from the environment and ``.env``: read once, checked as a whole, never shown.
 
 Invariant: a wrong setting stops the start with one message that names every offender and shows no value of it;
-each command asks only for the variables that it uses (shared/spec/contract.md, "Environment").
+each command asks only for the variables that it uses (docs/formats.md, "Names that stay").
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The shapes that cross a wire: queue messages here, HTTP bodies beside them.
 
-Invariant: what is accepted is exactly what shared/spec/contract.md publishes; everything else is refused with a
+Invariant: what is accepted is exactly what docs/formats.md publishes; everything else is refused with a
 reason that names the field and never repeats the body.
 """
 
