@@ -18,7 +18,7 @@ DOCUMENT: Final[Path] = ROOT / "docs" / "reference.md"
 HEAD: Final = """<!-- written by scripts/write_reference.py: do not edit by hand -->
 # Reference
 
-Made from the code. Why and when: [formats.md](formats.md).
+Made from the code. Why and when: [formats.md](formats.md); by example: [tutorial.md](tutorial.md).
 """
 SECTIONS: Final = (write_settings, write_messages, write_tables, write_routes, write_exit_codes)
 
