@@ -1,7 +1,7 @@
 """Empties the queue of SQS_QUEUE_URL: ``python purge_sqs.py [--yes] [--queue URL]``.
 
-Invariant: nothing is deleted before a person has agreed or a script has said ``--yes``. Exit codes: 0 emptied,
-1 not emptied, 2 the settings or what was typed are wrong, 130 interrupted.
+Invariant: nothing is deleted before a person has agreed or a script has said ``--yes``. Exit codes: 0 emptied;
+1 not emptied; 2 the settings or what was typed are wrong; 130 interrupted.
 """
 
 import argparse

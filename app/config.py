@@ -1,11 +1,11 @@
 """Settings from the environment and ``.env``: read once, checked as a whole, never shown.
 
 Invariant: a wrong setting stops the start with one message that names every offender and shows no value of it;
-each command asks only for the variables that it uses (shared/spec/contract.md, "Environment").
+each command asks only for the variables that it uses (docs/formats.md, "Names that stay").
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from typing import Annotated, Any, Final, Literal, cast
 from urllib.parse import urlsplit
@@ -27,18 +27,19 @@ def _refuse_blank(value: str) -> str:
 
 
 def _check_scheme(*schemes: str) -> AfterValidator:
-    def check(value: str) -> str:
-        _refuse_blank(value)
-        try:
-            parts = urlsplit(value)
-            _ = parts.port
-        except ValueError:
-            raise ValueError("is not a URL") from None
-        if parts.scheme not in schemes:
-            raise ValueError(f"must start with one of {', '.join(s + '://' for s in schemes)}")
-        return value
+    return AfterValidator(partial(_refuse_other_urls, schemes))
 
-    return AfterValidator(check)
+
+def _refuse_other_urls(schemes: Sequence[str], value: str) -> str:
+    _refuse_blank(value)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"must start with one of {', '.join(s + '://' for s in schemes)}")
+    return value
 
 
 QUEUES: Final = ("sqs_queue_url", "sqs_completed_queue_url", "sqs_dead_letter_queue_url")

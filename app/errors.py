@@ -1,6 +1,6 @@
 """The one exception tree. Adapters translate a vendor's errors into it with ``raise ... from``.
 
-Invariant: what kind of failure something is (shared/spec/lifecycle.md, "Failure") is decided where it happens
+Invariant: what kind of failure something is (docs/formats.md, "Failure") is decided where it happens
 and carried by its type; nothing above an adapter looks at a vendor's exception.
 """
 

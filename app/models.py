@@ -1,6 +1,6 @@
 """The shapes that cross a wire: queue messages here, HTTP bodies beside them.
 
-Invariant: what is accepted is exactly what shared/spec/contract.md publishes; everything else is refused with a
+Invariant: what is accepted is exactly what docs/formats.md publishes; everything else is refused with a
 reason that names the field and never repeats the body.
 """
 
@@ -60,10 +60,15 @@ class SegmentMessage(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     job_id: Annotated[uuid.UUID, Field(strict=False)]
+    """The job that counts the segment."""
     manifestation_id: Id
+    """The text that the walk starts from; the job's own, or the message is poison."""
     segment_id: Id
+    """The segment's row is found by it and `job_id`."""
     start: Offset
+    """First character of the span."""
     end: Offset
+    """The character after the last; not before `start`."""
 
     @model_validator(mode="after")
     def _check_order(self) -> "SegmentMessage":

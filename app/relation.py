@@ -1,6 +1,6 @@
 """The optional HTTP side, over the same code as the command line: ``uvicorn app.relation:app``.
 
-Invariant: the routes and bodies are those of shared/spec/contract.md; importing this module reads no setting and
+Invariant: the routes and bodies are those of docs/formats.md; importing this module reads no setting and
 connects to nothing.
 """
 

@@ -1,7 +1,7 @@
 """The service: claim, relate, settle; an outcome a message.
 
 Invariant: a message's outcome is what PostgreSQL has committed, never what was intended. A segment whose claim has
-been taken over is left alone: nothing written, nothing counted, no SQS call (shared/spec/lifecycle.md).
+been taken over is left alone: nothing written, nothing counted, no SQS call (docs/formats.md, "Claim").
 """
 
 import logging

@@ -2,10 +2,10 @@
 
 Invariant: what it does for ten segments is what nobody can leave out: receive, claim, store the result's bytes
 and count them, delete. One call or one autocommitted statement each, over one connection a service, one after the
-other. It asks Neo4j and the cache nothing and keeps none of the promises of shared/spec/lifecycle.md. Frozen once
+other. It asks Neo4j and the cache nothing and keeps none of the promises of docs/formats.md. Frozen once
 measured.
 
-`python -m bench.floor --results FILE` takes the worker's own environment (shared/spec/contract.md) and ends on
+`python -m bench.floor --results FILE` takes the worker's own environment (env.example) and ends on
 SIGTERM; each line of FILE is a result's JSON text, and they are stored in turn.
 """
 

@@ -5,7 +5,7 @@ a step, keeps a manifestation's pairs once it has read them, receives and delete
 four PostgreSQL transactions a segment: claim, read the job, store the result, count. It keeps one connection a
 service. Frozen once measured: to make it faster or slower would move the yardstick.
 
-`python -m bench.naive` takes the worker's own environment (shared/spec/contract.md) and ends on SIGTERM.
+`python -m bench.naive` takes the worker's own environment (env.example) and ends on SIGTERM.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The walk exactly as shared/spec/traversal.md defines it: the oracle of the tests, and what bench/naive.py runs.
+"""The walk exactly as docs/formats.md defines it: the oracle of the tests, and what bench/naive.py runs.
 
 Invariant: nothing here is clever. Spans are compared one by one, and nothing is imported from `app`, so a
 mistake there cannot be repeated here. Frozen: it changes only when the definition does.

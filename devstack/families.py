@@ -1,6 +1,6 @@
 """A text family: a whole graph as plain data, and its way into Neo4j.
 
-Invariant: a `Family` holds exactly what shared/spec/traversal.md calls the graph, in the JSON shape of the
+Invariant: a `Family` holds exactly what docs/formats.md calls the graph, in the JSON shape of the
 example files, and never changes once made; loading it twice leaves the same graph as loading it once.
 """
 

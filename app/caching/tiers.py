@@ -1,6 +1,6 @@
 """Where pages come from: this process's memory, then a cache that workers share, then the graph.
 
-Invariant: a caller never gets a page that was read before the time that it asks for (shared/spec/cache.md), unless it
+Invariant: a caller never gets a page that was read before the time that it asks for (docs/formats.md), unless it
 asks for a time after its own claim, which no page can satisfy: then it gets one as of its claim. Threads that
 miss the same page at once load it once; workers too, as long as the shared cache works. Each part of a load is kept as
 it arrives, so that a load that fails later is not begun from the start; a page that takes too long to load is waited

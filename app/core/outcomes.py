@@ -1,7 +1,7 @@
 """What becomes of a message once its segment has been dealt with: a closed sum type.
 
 Invariant: the service decides an outcome only after what it stands for is safe in PostgreSQL (rule 5 of
-shared/spec/lifecycle.md); the consumer acts on it and decides nothing.
+docs/formats.md); the consumer acts on it and decides nothing.
 """
 
 from dataclasses import dataclass

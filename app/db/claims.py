@@ -2,7 +2,7 @@
 
 Invariant: rows are locked first, in task_id order, and classified by the statement after it, whose snapshot is
 younger than the locks; so that no answer is about a state that somebody else is just leaving
-(shared/spec/lifecycle.md, "Claim"). The claimant brings a new token, by which a claim that is repeated is known, and
+(docs/formats.md, "Claim"). The claimant brings a new token, by which a claim that is repeated is known, and
 every later write is conditional on it.
 """
 

@@ -1,7 +1,7 @@
 """The SQL of an operator's hand: retry, cancel, and finding and repairing jobs that contradict their rows.
 
 Invariant: rows and the counters of their job change in the same transaction, segments locked by task_id before the
-job (shared/spec/lifecycle.md); and each statement may be repeated, since it depends on the state that it finds.
+job (docs/formats.md); and each statement may be repeated, since it depends on the state that it finds.
 """
 
 from typing import Any, Final

@@ -1,7 +1,7 @@
 """How segments end: results, failures, retries and returns, with the job's counters, in one transaction a batch.
 
 Invariant: only rows whose token still stands are changed and only those are counted; the job's status is derived from
-its counters under its lock (shared/spec/lifecycle.md, "Finish, fail, give back"). Segments are locked by task_id, then
+its counters under its lock (docs/formats.md, "Finish, fail, give back"). Segments are locked by task_id, then
 jobs by job_id.
 """
 

@@ -1,7 +1,9 @@
 """The command line of ``python -m app.jobs``: what can be typed, and the exit codes.
 
-Invariant: what goes wrong is told in one message without a traceback. 0: done. 1: it could not be done, or not
-all of it. 2: the settings or what was typed are wrong. 130: interrupted.
+Invariant: what goes wrong is told in one message without a traceback.
+
+Exit codes: 0 done; 1 it could not be done, or not all of it; 2 the settings or what was typed are wrong;
+130 interrupted.
 """
 
 import argparse

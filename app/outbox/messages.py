@@ -1,4 +1,4 @@
-"""The bodies of the two messages that this project sends (contract: "Messages")."""
+"""The bodies of the two messages that this project sends (docs/formats.md, "Messages")."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A page: all that the walk needs about one manifestation (shared/spec/cache.md).
+"""A page: all that the walk needs about one manifestation (docs/formats.md, "Pages and freshness").
 
 Invariant: pages never change once made, and are shared between threads. Names are encoded as JSON when a page is made,
 never again.

@@ -1,4 +1,4 @@
-"""The walk over pages that finds related segments (shared/spec/traversal.md). Pure: no I/O, no clock.
+"""The walk over pages that finds related segments (docs/formats.md, "The walk"). Pure: no I/O, no clock.
 
 Invariant: the same pages give the same answer, always. The walk asks for pages a whole breadth-first level at
 a time, so many walks driven together need one load a level; where pages come from is not known here.
@@ -92,7 +92,7 @@ class RelatedTexts:
         return sum([page.entry_bytes(ranks) for page, ranks in self._entries])
 
     def encode(self) -> str:
-        """The result JSON (shared/spec/contract.md)."""
+        """The result JSON (docs/formats.md, "Results")."""
         return f"[{','.join([page.entry(ranks) for page, ranks in self._entries])}]"
 
 

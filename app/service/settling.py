@@ -1,7 +1,7 @@
 """Writes how segments end, and remembers what could not be written yet.
 
 Invariant: an ending is reported only when PostgreSQL has it. What it could not take is owed: written when it can be
-again, as long as the claim still stands, and never charged to the segment (shared/spec/lifecycle.md).
+again, as long as the claim still stands, and never charged to the segment (docs/formats.md, "Finish, fail, give back").
 """
 
 import logging

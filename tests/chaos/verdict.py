@@ -1,4 +1,4 @@
-"""The judgement: every invariant of shared/spec/lifecycle.md, read from PostgreSQL, both queues and the logs.
+"""The judgement: every invariant of docs/formats.md, read from PostgreSQL, both queues and the logs.
 
 Invariant: nothing of `app` decides here; the statements are this file's own, and what each segment went through was
 written down by PostgreSQL (`surroundings.AUDIT`).

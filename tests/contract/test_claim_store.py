@@ -1,4 +1,4 @@
-"""Claims and leases, on the fake and on PostgreSQL: every row of the table in shared/spec/lifecycle.md, "Claim"."""
+"""Claims and leases, on the fake and on PostgreSQL: every row of the table in docs/formats.md, "Claim"."""
 
 import random
 import uuid

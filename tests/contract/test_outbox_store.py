@@ -1,4 +1,4 @@
-"""The outbox and the sweep's statements, on the fake and on PostgreSQL: shared/spec/lifecycle.md, "Outbox", "Sweep"."""
+"""The outbox and the sweep's statements, on the fake and on PostgreSQL: docs/formats.md, "Outbox", "Sweep"."""
 
 import pytest
 

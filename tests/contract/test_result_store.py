@@ -1,4 +1,4 @@
-"""How segments end, on the fake and on PostgreSQL: shared/spec/lifecycle.md, "Finish, fail, give back"."""
+"""How segments end, on the fake and on PostgreSQL: docs/formats.md, "Finish, fail, give back"."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What the tables do by themselves for producers and operators who know only shared/spec/contract.md."""
+"""What the tables do by themselves for producers and operators who know only docs/formats.md."""
 
 import uuid
 from collections.abc import Callable, Iterator

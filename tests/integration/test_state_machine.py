@@ -1,7 +1,7 @@
 """Any order of what workers, operators and sweeps may do, on real PostgreSQL, held against the stores in memory.
 
 Each step is done to both; their answers and rows must be the same. Beside that, what may never happen is looked for
-in PostgreSQL's rows alone (shared/spec/lifecycle.md). Times are multiples that never meet: a step travels by whole
+in PostgreSQL's rows alone (docs/formats.md). Times are multiples that never meet: a step travels by whole
 hundreds of seconds, and no wait, lease or message's age ends near one.
 """
 

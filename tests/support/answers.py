@@ -1,4 +1,7 @@
-"""The example files: their families, their questions, and the comparison that shared/README.md asks for."""
+"""The example files: their families, their questions, and their comparison.
+
+Segments of a text that start at the same offset are compared as a set.
+"""
 
 import json
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Hypothesis strategies: small families with everything that the graph's owner may put into one.
 
-Invariant: every family is one that shared/spec/traversal.md allows, and its shapes are those that walks get
+Invariant: every family is one that docs/formats.md allows, and its shapes are those that walks get
 wrong: cycles, gaps, nested, equal and zero-length spans, many-to-many links, links outside any pair, one
 annotation in several pairs, texts aligned twice or with themselves, texts without a segmentation or with two.
 """

@@ -179,7 +179,7 @@ def test_an_outage_while_loading_passes_through() -> None:
 
 
 def test_the_second_pair_may_reach_what_the_first_does_not() -> None:
-    """A pair without hits leaves its target unvisited (shared/spec/traversal.md)."""
+    """A pair without hits leaves its target unvisited (docs/formats.md, "The walk")."""
     rows = [pair_row("A", "a1", "b1", "B", [[50, 60, 0, 1]]), pair_row("A", "a2", "b2", "B", [[0, 10, 20, 30]])]
     pages = {"A": build(rows), "B": page_of(chain_of("B"), "B")}
     steps = walk("A", 0, 10)
