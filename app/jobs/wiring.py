@@ -18,6 +18,7 @@ from app.db.jobs import PostgresJobs
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine
 from app.db.repairs import PostgresRepairs
+from app.db.standing import PostgresStandings
 from app.errors import ProcessorError, SchemaError
 from app.jobs.producer import Producer
 from app.logs import one_line
@@ -106,6 +107,11 @@ class LazyParts:
     def repairs(self) -> PostgresRepairs:
         """An operator's statements."""
         return PostgresRepairs(self.engine)
+
+    @_made_once
+    def standings(self) -> PostgresStandings:
+        """Jobs, looked at closely."""
+        return PostgresStandings(self.engine)
 
     @_made_once
     def queue(self) -> Queue:
