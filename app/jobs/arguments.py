@@ -40,13 +40,18 @@ What is asked for goes to standard output, everything else to standard error. Wi
 one JSON object a line, whose fields docs/commands.md lists. Settings come from the environment or .env; env.example
 explains each."""
 
+MAX_OFFSET: Final = 2**63 - 1
 FEWEST_ID_DIGITS: Final = 4
 _DIGITS: Final = re.compile(r"[0-9a-f]{4,32}")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; `command` names the command's function in `app.jobs.commands`. Exits with 2 on a usage error."""
-    return _make_parser().parse_args(arguments)
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    if options.command == "explain" and options.start > options.end:
+        parser.error(f"START must not be greater than END, {options.start} is greater than {options.end}")
+    return options
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -86,7 +91,16 @@ def _add_looking(commands: _Commands) -> None:
     listing = commands.add_parser("list", help="show the newest jobs")
     listing.add_argument("--status", choices=JOB_STATUSES, metavar="S", help=f"only these: {', '.join(JOB_STATUSES)}")
     listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most N (default: 20)")
-    for reading in (status, show, listing):
+    explain = commands.add_parser(
+        "explain",
+        help="tell step by step how the segments related to a span are found",
+        description="Walk the graph as it is now, without a job: which pair of annotations, which hits, which span is"
+        " carried on, why a pair is passed over.",
+    )
+    explain.add_argument("manifestation_id", metavar="MANIFESTATION", type=_manifestation_id)
+    explain.add_argument("start", metavar="START", type=_offset, help="the first character of the span, from 0 on")
+    explain.add_argument("end", metavar="END", type=_offset, help="the first character after the span")
+    for reading in (status, show, listing, explain):
         _add_json(reading)
 
 
@@ -147,6 +161,12 @@ def _manifestation_id(text: str) -> str:
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text[:10]) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1000000, not {text!r:.60}")
+    return int(text)
+
+
+def _offset(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text[:20]) > MAX_OFFSET:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {MAX_OFFSET}, not {text!r:.60}")
     return int(text)
 
 

@@ -16,6 +16,7 @@ from app.core.jobs import Job
 from app.errors import ConfigurationError, PermanentError, ProcessorError
 from app.jobs import as_json, repairs
 from app.jobs.choosing import choose_job
+from app.jobs.explaining import describe_explanation, explanation_fields
 from app.jobs.printing import (
     describe_job,
     describe_reconciliation,
@@ -31,6 +32,7 @@ from app.jobs.standing import describe_depth, describe_standing
 from app.jobs.tables import print_relations
 from app.jobs.wiring import COMPLETED_QUEUE, GRAPH, SEGMENTS_QUEUE, STORE, LazyParts, require
 from app.logs import one_line
+from app.pages.explain import explain as walk_and_explain
 from app.sqs.queue import QueueFacts
 
 WATCH_SECONDS: Final = 0.5
@@ -163,6 +165,20 @@ def show(parts: LazyParts, options: argparse.Namespace) -> int:
     return 0
 
 
+def explain(parts: LazyParts, options: argparse.Namespace) -> int:
+    """Tell a walk from a span of a text step by step, over the graph as it is now."""
+    require(*GRAPH)
+    explained = walk_and_explain(options.manifestation_id, options.start, options.end, parts.graph)
+    if options.json:
+        tell(as_json.line_of(explanation_fields(explained)))
+    else:
+        for line in describe_explanation(explained):
+            tell(line)
+    if not explained.touches_segment:
+        say(f"No segment of {one_line(options.manifestation_id)} overlaps {options.start} to {options.end}.")
+    return 0
+
+
 def retry(parts: LazyParts, options: argparse.Namespace) -> int:
     """Do the FAILED segments again."""
     require(*STORE, *SEGMENTS_QUEUE)
@@ -212,6 +228,7 @@ COMMANDS: Final[Mapping[str, Callable[[LazyParts, argparse.Namespace], int]]] = 
     "status": status,
     "list": list_jobs,
     "show": show,
+    "explain": explain,
     "retry": retry,
     "cancel": cancel,
     "reconcile": reconcile,
