@@ -12,19 +12,19 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import neo4j
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from app.core.jobs import Job, SegmentRecord
+from app.core.jobs import Job
 from app.db.jobs import PostgresJobs
 from app.db.postgres import make_engine
 from app.errors import ProcessorError
+from app.jobs.tables import relations_table
 from app.sqs.queue import Queue, make_client
 from devstack import DevstackError, Stack
 from devstack.families import Family, load_example
@@ -114,7 +114,7 @@ def _demo(stack: Stack) -> None:
         with _step(6, "Receive the completion message from the second queue"):
             _say(_receive(environment, job_id))
         with _step(7, f"Look at what is related to the first segments of {TEXT}"):
-            _show(list(jobs.read_records(job_id)))
+            console.print(relations_table(islice(jobs.read_records(job_id), SHOWN_SEGMENTS)))
     finally:
         engine.dispose()
 
@@ -227,25 +227,6 @@ def _receive(environment: Mapping[str, str], job_id: str) -> str:
                 queue.delete([message["ReceiptHandle"]])
                 return str(message["Body"])
     raise DemoError(f"no completion message of job {job_id} came to {queue.name} within {MESSAGE_LIMIT_SECONDS:.0f} s.")
-
-
-def _show(records: list[SegmentRecord]) -> None:
-    table = Table(box=box.SIMPLE, padding=0, pad_edge=False, show_edge=False)
-    table.add_column("SEGMENT, SPAN", no_wrap=True)
-    table.add_column("RELATED TEXT", no_wrap=True)
-    table.add_column("ITS SEGMENTS", no_wrap=True)
-    for record in records[:SHOWN_SEGMENTS]:
-        name = f"{record.segment_id}\n{_span({'start': record.start, 'end': record.end})}"
-        for related in json.loads(record.related or "[]"):
-            segments = "\n".join(f"{each['segment_id']} {_span(each['span'])}" for each in related["segments"])
-            table.add_row(Text(name), Text(related["manifestation_id"]), Text(segments or "(has no segmentation)"))
-            name = ""
-        table.add_section()
-    console.print(table)
-
-
-def _span(span: Mapping[str, Any]) -> str:
-    return f"[{span['start']}, {span['end']})"
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ WHERE t.task_id = sent.task_id
 """
 
 LIST_TASKS: Final = """
-SELECT task_id::text FROM segment_task WHERE job_id = %(job_id)s::uuid
+SELECT task_id::text FROM segment_task
+WHERE job_id = %(job_id)s::uuid AND (%(status)s IS NULL OR status = %(status)s)
 ORDER BY span_start NULLS LAST, segment_id COLLATE "C"
 """
 
@@ -143,12 +144,13 @@ class PostgresJobs:
         """Keep (task id, start, end) of segments whose producer gave none."""
         PostgresOutbox(self._engine).store_spans(spans)
 
-    def read_records(self, job_id: str) -> Iterator[SegmentRecord]:
+    def read_records(self, job_id: str, status: str | None = None) -> Iterator[SegmentRecord]:
         """Every segment of the job by (start, id), read as they are asked for; memory holds their keys only.
 
-        No transaction stays open while a slow reader takes its time, so each record is true for itself.
+        With `status` those that have it now. No transaction stays open while a slow reader takes its time, so each
+        record is true for itself.
         """
-        tasks = [row[0] for row in run(self._engine, LIST_TASKS, {"job_id": job_id})]
+        tasks = [row[0] for row in run(self._engine, LIST_TASKS, {"job_id": job_id, "status": status})]
         return self._read_tasks(tasks)
 
     def _read_tasks(self, task_ids: Sequence[str]) -> Iterator[SegmentRecord]:

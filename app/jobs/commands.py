@@ -5,26 +5,35 @@ a script has it even if the rest fails); progress and remarks go to standard err
 """
 
 import argparse
+import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from rich.console import Console
+
 from app.core.jobs import Job
-from app.errors import PermanentError, ProcessorError
-from app.jobs import repairs
+from app.errors import ConfigurationError, PermanentError, ProcessorError
+from app.jobs import as_json, repairs
+from app.jobs.choosing import choose_job
+from app.jobs.explaining import describe_explanation, explanation_fields
 from app.jobs.printing import (
     describe_job,
     describe_reconciliation,
     explain_miscount,
     print_jobs,
-    print_record,
     say,
     sending_progress,
     tell,
     watching,
 )
 from app.jobs.producer import Sending, find_job
+from app.jobs.standing import describe_depth, describe_standing
+from app.jobs.tables import print_relations
 from app.jobs.wiring import COMPLETED_QUEUE, GRAPH, SEGMENTS_QUEUE, STORE, LazyParts, require
 from app.logs import one_line
+from app.pages.explain import explain as walk_and_explain
+from app.sqs.queue import QueueFacts
 
 WATCH_SECONDS: Final = 0.5
 MOST_NAMED: Final = 10
@@ -41,8 +50,12 @@ def create(parts: LazyParts, options: argparse.Namespace) -> int:
 def resume(parts: LazyParts, options: argparse.Namespace) -> int:
     """Send what was not sent."""
     require(*STORE, *SEGMENTS_QUEUE)
-    job = find_job(parts.jobs, options.job_id)
-    return _send(parts, job, None)
+    return _send(parts, _job(parts, options), None)
+
+
+def _job(parts: LazyParts, options: argparse.Namespace) -> Job:
+    """The job that was typed. Raises `NotFoundError` or `AmbiguousError`."""
+    return choose_job(parts.jobs, parts.standings, options.job_id)
 
 
 def _send(parts: LazyParts, job: Job, wanted: int | None) -> int:
@@ -87,40 +100,90 @@ def _hint(job: Job) -> str:
 
 
 def status(parts: LazyParts, options: argparse.Namespace) -> int:
-    """Show one job, or watch it until it ends."""
-    job = find_job(parts.jobs, options.job_id)
-    if not options.watch:
-        tell(describe_job(job))
-        for each in parts.repairs.find_miscounted(options.job_id):
-            tell(explain_miscount(each))
+    """Show one job and what it waits for, or watch it until it ends."""
+    job = _job(parts, options)
+    if options.watch:
+        return _watch(parts, job, options.json)
+    standing = parts.standings.look_at(job.job_id)
+    miscounted = next(iter(parts.repairs.find_miscounted(job.job_id)), None)
+    depth = None if job.has_ended else _depth(parts)
+    if options.json:
+        fields = as_json.standing_fields(job, standing, miscounted)
+        tell(as_json.line_of({**fields, "queue": depth and as_json.queue_fields(*depth)}))
         return 0
-    with watching(job) as update:
+    tell(describe_job(job))
+    tell(describe_standing(job, standing))
+    if depth:
+        tell(describe_depth(*depth))
+    if miscounted:
+        tell(explain_miscount(miscounted))
+    return 0
+
+
+def _watch(parts: LazyParts, job: Job, in_json: bool) -> int:
+    """Until the job has ended; 1 when as FAILED."""
+    with watching(job, (lambda job: as_json.line_of(as_json.job_fields(job))) if in_json else None) as update:
         while not job.has_ended:
             time.sleep(WATCH_SECONDS)
-            job = find_job(parts.jobs, options.job_id)
+            job = find_job(parts.jobs, job.job_id)
             update(job)
     return 0 if job.status == "COMPLETED" else 1
 
 
+def _depth(parts: LazyParts) -> tuple[str, QueueFacts | None, str | None]:
+    """The input queue's name and what it holds, or why that can't be told: nobody needs it to look at a job."""
+    name = ""
+    try:
+        name = parts.queue.name
+        return name, parts.queue.facts(), None
+    except ConfigurationError as error:
+        return name, None, one_line(str(error)) if name else "SQS_QUEUE_URL, or how to reach it, is not set rightly"
+    except ProcessorError as error:
+        return name, None, one_line(str(error))
+
+
 def list_jobs(parts: LazyParts, options: argparse.Namespace) -> int:
     """Show the newest jobs."""
-    print_jobs(parts.jobs.list_jobs(options.status, options.limit))
+    jobs = parts.jobs.list_jobs(options.status, options.limit)
+    if options.json:
+        for job in jobs:
+            tell(as_json.line_of(as_json.job_fields(job)))
+    else:
+        print_jobs(jobs)
     return 0
 
 
 def show(parts: LazyParts, options: argparse.Namespace) -> int:
-    """Print every segment with its result as JSON lines."""
-    find_job(parts.jobs, options.job_id)
-    for record in parts.jobs.read_records(options.job_id):
-        print_record(record)
+    """Print segments with their results: a table at a terminal, else JSON lines."""
+    job = _job(parts, options)
+    records = parts.jobs.read_records(job.job_id, options.status)
+    if options.json or not sys.stdout.isatty():
+        for record in records:
+            sys.stdout.write(f"{as_json.record_line(record)}\n")
+    else:
+        print_relations(records, Console(highlight=False))
+    return 0
+
+
+def explain(parts: LazyParts, options: argparse.Namespace) -> int:
+    """Tell a walk from a span of a text step by step, over the graph as it is now."""
+    require(*GRAPH)
+    explained = walk_and_explain(options.manifestation_id, options.start, options.end, parts.graph)
+    if options.json:
+        tell(as_json.line_of(explanation_fields(explained)))
+    else:
+        for line in describe_explanation(explained):
+            tell(line)
+    if not explained.touches_segment:
+        say(f"No segment of {one_line(options.manifestation_id)} overlaps {options.start} to {options.end}.")
     return 0
 
 
 def retry(parts: LazyParts, options: argparse.Namespace) -> int:
     """Do the FAILED segments again."""
     require(*STORE, *SEGMENTS_QUEUE)
-    job = find_job(parts.jobs, options.job_id)
-    requeued = repairs.retry(parts.repairs, parts.jobs, options.job_id)
+    job = _job(parts, options)
+    requeued = repairs.retry(parts.repairs, parts.jobs, job.job_id)
     if requeued:
         tell(f"Job {job.job_id}: {_segments(requeued)} FAILED before, QUEUED again.")
     else:
@@ -130,8 +193,9 @@ def retry(parts: LazyParts, options: argparse.Namespace) -> int:
 
 def cancel(parts: LazyParts, options: argparse.Namespace) -> int:
     """End a job."""
-    ended = repairs.cancel(parts.repairs, parts.jobs, options.job_id)
-    job = find_job(parts.jobs, options.job_id)
+    job_id = _job(parts, options).job_id
+    ended = repairs.cancel(parts.repairs, parts.jobs, job_id)
+    job = find_job(parts.jobs, job_id)
     tell(
         f"Job {job.job_id} is cancelled: {_segments(ended)} had not ended and FAILED now,"
         f" {job.completed_segments} of {job.total_segments} are COMPLETED.\n"
@@ -143,11 +207,10 @@ def cancel(parts: LazyParts, options: argparse.Namespace) -> int:
 def reconcile(parts: LazyParts, options: argparse.Namespace) -> int:
     """Find and repair what is wrong, as each worker's sweep does."""
     require(*STORE, *SEGMENTS_QUEUE, *COMPLETED_QUEUE)
-    if options.job_id:
-        find_job(parts.jobs, options.job_id)
+    job_id = _job(parts, options).job_id if options.job_id else None
     on_queue = parts.queue.facts().messages
-    found = repairs.reconcile(parts.repairs, parts.sweep, options.job_id, options.after, on_queue)
-    tell(describe_reconciliation(found, options.job_id, options.after, on_queue))
+    found = repairs.reconcile(parts.repairs, parts.sweep, job_id, options.after, on_queue)
+    tell(describe_reconciliation(found, job_id, options.after, on_queue))
     return 0 if found.is_complete else 1
 
 
@@ -157,3 +220,17 @@ def _messages(count: int) -> str:
 
 def _segments(count: int) -> str:
     return f"{count} segment{'' if count == 1 else 's'}"
+
+
+COMMANDS: Final[Mapping[str, Callable[[LazyParts, argparse.Namespace], int]]] = {
+    "create": create,
+    "resume": resume,
+    "status": status,
+    "list": list_jobs,
+    "show": show,
+    "explain": explain,
+    "retry": retry,
+    "cancel": cancel,
+    "reconcile": reconcile,
+}
+"""By the names that are typed (app/jobs/arguments.py)."""

@@ -4,7 +4,6 @@ Invariant: ids come from outside, so each is printed on one line with its contro
 as markup.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from app.core.jobs import Drift, Job, Miscount, Outlook, SegmentRecord
+from app.core.jobs import Drift, Job, Miscount, Outlook
 from app.jobs.repairs import Reconciliation
 from app.logs import one_line
 
@@ -49,7 +48,12 @@ def describe_job(job: Job) -> str:
         "created": job.created_at.astimezone().strftime(TIME_FORMAT),
         "updated": job.updated_at.astimezone().strftime(TIME_FORMAT),
     }
-    return "\n".join(f"{name:<14} {value}" for name, value in lines.items())
+    return "\n".join(aligned(name, value) for name, value in lines.items())
+
+
+def aligned(name: str, value: str) -> str:
+    """A line of what is shown of one job."""
+    return f"{name:<14} {value}"
 
 
 def _counts(job: Job) -> str:
@@ -82,15 +86,6 @@ def print_jobs(jobs: Sequence[Job]) -> None:
     Console().print(table if jobs else "There are no such jobs.")
 
 
-def print_record(record: SegmentRecord) -> None:
-    """One JSON object on a line; the stored result is passed on as it is. An error stands there if there is one."""
-    span = None if record.start is None else {"start": record.start, "end": record.end}
-    fields = {"segment_id": record.segment_id, "span": span, "status": record.status}
-    if record.error is not None:
-        fields["error"] = record.error
-    sys.stdout.write(f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "related": {record.related or "null"}}}\n')
-
-
 def describe_reconciliation(found: Reconciliation, job_id: str | None, after_seconds: float, on_queue: int) -> str:
     """What was found, what was done about it, and what it leaves to whom, a line each."""
     swept = found.swept
@@ -118,13 +113,13 @@ def _outlook(outlook: Outlook, after_seconds: float, again: str) -> list[str]:
     """What is not broken, or can't be told yet."""
     lines = []
     if outlook.held:
-        lines.append(f"{outlook.held} are held by workers, the last until {_moment(outlook.held_until)}")
+        lines.append(f"{outlook.held} are held by workers, the last until {moment(outlook.held_until)}")
     if outlook.waiting:
-        lines.append(f"{outlook.waiting} wait for their next attempt, the last until {_moment(outlook.waiting_until)}")
+        lines.append(f"{outlook.waiting} wait for their next attempt, the last until {moment(outlook.waiting_until)}")
     if outlook.quiet:
         lines.append(
             f"{outlook.quiet} were sent less than {_duration(after_seconds)} ago, twice as long after each repeat, so"
-            f" their messages may still be on their way; workers send them again from {_moment(outlook.quiet_until)}"
+            f" their messages may still be on their way; workers send them again from {moment(outlook.quiet_until)}"
             f" on, and this does so now: {again} 0"
         )
     if not lines:
@@ -133,8 +128,9 @@ def _outlook(outlook: Outlook, after_seconds: float, again: str) -> list[str]:
     return [f"{unfinished} unfinished:", *(f"  {line}" for line in lines)]
 
 
-def _moment(moment: datetime | None) -> str:
-    return moment.astimezone().strftime(TIME_FORMAT) if moment else "?"
+def moment(at: datetime | None) -> str:
+    """A time as this machine's clock shows it."""
+    return at.astimezone().strftime(TIME_FORMAT) if at else "?"
 
 
 def _duration(seconds: float) -> str:
@@ -179,18 +175,21 @@ def sending_progress(total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def watching(job: Job) -> Iterator[Callable[[Job], None]]:
-    """Shows the job as it is and again at each call: a bar at a terminal, else a line for each change."""
-    if not sys.stdout.isatty():
-        tell(_line(job))
-        last = _line(job)
+def watching(job: Job, to_line: Callable[[Job], str] | None = None) -> Iterator[Callable[[Job], None]]:
+    """Shows the job as it is and again at each call: a bar at a terminal, else a line for each change.
+
+    With `to_line` those lines are its, also at a terminal.
+    """
+    if to_line or not sys.stdout.isatty():
+        last = ""
 
         def tell_change(job: Job) -> None:
             nonlocal last
             if _line(job) != last:
                 last = _line(job)
-                tell(last)
+                tell(to_line(job) if to_line else last)
 
+        tell_change(job)
         yield tell_change
         return
     columns = (

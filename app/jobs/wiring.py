@@ -4,7 +4,7 @@ Invariant: nothing is read or connected to before its first use. A command that 
 `require` with the variables of all of them, so that one message names every offender.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from threading import Lock, RLock
@@ -18,6 +18,7 @@ from app.db.jobs import PostgresJobs
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine
 from app.db.repairs import PostgresRepairs
+from app.db.standing import PostgresStandings
 from app.errors import ProcessorError, SchemaError
 from app.jobs.producer import Producer
 from app.logs import one_line
@@ -27,6 +28,8 @@ from app.sqs.queue import Queue, make_queue
 
 if TYPE_CHECKING:
     from app.neo4j_database import Neo4JDatabase
+    from app.pages.page import Page
+    from app.pages.reading import Reading
 
 STORE: Final = ("POSTGRES_URL",)
 SEGMENTS_QUEUE: Final = (*AWS, "SQS_QUEUE_URL")
@@ -53,6 +56,10 @@ class Graph:
     def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         """See `app.core.jobs.SegmentSource`."""
         return self._database().find_spans(segment_ids)
+
+    def get(self, needs: Mapping[str, int], reading: "Reading") -> "Mapping[str, Page]":
+        """See `app.pages.walk.PageSource`: pages as they are in the graph now."""
+        return self._database().get(needs, reading)
 
     def close(self) -> None:
         """Close what was opened."""
@@ -106,6 +113,11 @@ class LazyParts:
     def repairs(self) -> PostgresRepairs:
         """An operator's statements."""
         return PostgresRepairs(self.engine)
+
+    @_made_once
+    def standings(self) -> PostgresStandings:
+        """Jobs, looked at closely."""
+        return PostgresStandings(self.engine)
 
     @_made_once
     def queue(self) -> Queue:

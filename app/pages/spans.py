@@ -151,6 +151,19 @@ class Pair:
                 found = (low, high) if found is None else (min(found[0], low), max(found[1], high))
         return found
 
+    def hits(self, start: int, end: int) -> list[tuple[int, int, int, int]]:
+        """What `reach` is made of, in ascending order: (start, end, low, high) of each source span and its hits.
+
+        Several hits of one source span are one row here: pages keep their least start and greatest end.
+        """
+        found: list[tuple[int, int, int, int]] = []
+        for chain in self.chains:
+            first = bisect_right(chain.ends, start)
+            stop = bisect_left(chain.starts, end, first)
+            columns = (chain.starts, chain.ends, chain.lows, chain.highs)
+            found += zip(*(column[first:stop] for column in columns), strict=True)
+        return sorted(found)
+
     @classmethod
     def from_columns(cls, annotation: str, other: str, target: str, *columns: Sequence[int]) -> "Pair":
         """From source starts, source ends, hit starts and hit ends, one of each for every hit, in any order."""

@@ -12,6 +12,7 @@ from app.core.segments import Start
 from app.errors import PermanentError
 from app.pages.page import Page
 from app.pages.reading import Reading
+from app.pages.spans import Pair
 
 logger = logging.getLogger("app.neo4j_database")
 """The published name of the line that tells of a walk."""
@@ -41,11 +42,24 @@ class Visit(NamedTuple):
     high: int
 
 
-def walk(manifestation_id: str, start: int, end: int) -> Walk:
+class Step(NamedTuple):
+    """One pair that the walk looked at from `here`; `carried`: the span that it goes on with, None: passed over."""
+
+    level: int
+    here: Visit
+    pair: Pair
+    was_visited: bool
+    """Its target had been reached before, so that nothing was looked up."""
+    carried: Visit | None
+
+
+def walk(manifestation_id: str, start: int, end: int, steps: list[Step] | None = None) -> Walk:
     """Yield the ids of each level's pages, be sent a mapping that holds them, return the visits in order.
 
-    Raises PermanentError when the manifestation does not exist or a page's data cannot be used.
+    What it does at each pair is added to `steps`. Raises PermanentError when the manifestation does not exist or a
+    page's data cannot be used.
     """
+    depth = 0
     visited = {manifestation_id}
     visits: list[Visit] = []
     level = [Visit(manifestation_id, start, end)]
@@ -54,17 +68,23 @@ def walk(manifestation_id: str, start: int, end: int) -> Walk:
         if not visits and not pages[manifestation_id].exists:
             raise PermanentError(f"manifestation {manifestation_id!r} does not exist in the graph")
         reached: list[Visit] = []
-        for current, low, high in level:
+        depth += 1
+        for here in level:
+            current, low, high = here
             page = pages[current]
             if page.problem:
                 raise PermanentError(page.problem)
             for pair in page.pairs:
                 if pair.target in visited:
+                    if steps is not None:
+                        steps.append(Step(depth, here, pair, True, None))
                     continue
                 hit = pair.reach(low, high)
                 if hit is not None:
                     visited.add(pair.target)
                     reached.append(Visit(pair.target, *hit))
+                if steps is not None:
+                    steps.append(Step(depth, here, pair, False, reached[-1] if hit else None))
         visits += reached
         level = reached
     return visits

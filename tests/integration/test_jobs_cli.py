@@ -2,10 +2,7 @@
 
 import json
 import os
-import pty
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -23,26 +20,14 @@ from app.jobs.producer import Producer
 from app.models import parse_segment_message
 from app.sqs.queue import Outgoing
 from devstack.families import SMALL_FAMILY_PATH, Family
-from tests.support.commands import Command
+from tests.support.commands import Command, at_a_terminal, start
 from tests.support.jobs import RESULT, assert_true, claimed, complete, fail, make_job, rows, statuses
-from tests.support.services import ROOT, Queues
+from tests.support.services import Queues
 
 TEXT = "root-bo"
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)
 UNKNOWN = "550e8400-e29b-41d4-a716-446655440000"
 CLOSED_PORT = 1
-
-
-def start(environment: dict[str, str], *arguments: str, out: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """The command as a process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "app.jobs", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=out,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def received(queues: Queues) -> list[str]:
@@ -156,22 +141,6 @@ def test_list_is_a_table_at_a_terminal(environment: dict[str, str], engine: Engi
     assert job_id in out
     assert "[red]a" in out
     assert all(len(line) <= 80 for line in out.splitlines())
-
-
-def at_a_terminal(environment: dict[str, str], *arguments: str, expected: int = 0) -> str:
-    """What the command writes to a terminal of 80 columns."""
-    master, terminal = pty.openpty()
-    process = start({**environment, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}, *arguments, out=terminal)
-    os.close(terminal)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(master, 65_536)
-        except OSError:
-            break
-    assert process.wait(30) == expected
-    os.close(master)
-    return shown.decode().replace("\r\n", "\n")
 
 
 def test_show_prints_a_json_object_a_segment(command: Command, engine: Engine) -> None:
