@@ -36,7 +36,10 @@ def draw() -> str:
     """A picture of the imports between rooms, and a table of the rooms."""
     imports = read_imports()
     arrows = [
-        f"  {room} --> {other}" for room in sorted(imports) if room not in GROUND for other in sorted(imports[room] - GROUND)
+        f"  {room} --> {other}"
+        for room in sorted(imports)
+        if room not in GROUND
+        for other in sorted(imports[room] - GROUND)
     ]
     rooms = [f"| `{name}` | {idea} | {protects} |" for name, idea, protects in read_rooms()]
     return "\n".join(
