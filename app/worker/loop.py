@@ -23,7 +23,6 @@ from app.threads.stopping import Stop
 from app.worker.drain import Drain
 from app.worker.parts import Limits, Parts
 from app.worker.poller import Poller
-from app.worker.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,6 @@ class Loop:
         self.limits = limits
         self.stopping = stopping
         self._poller = Poller(parts.queue, parts.gate, limits)
-        self._tally = Tally()
 
     def run(self) -> int:
         """Consume until told to stop; the exit code."""
@@ -105,14 +103,12 @@ class Loop:
         self.parts.acknowledger.act(deliveries, outcomes)
         self.parts.in_flight.let_go(deliveries)
         self.parts.progress.mark()
-        self._tally.add(outcomes)
+        self.parts.tally.add(outcomes)
 
     def _supervise(self) -> int:
         """Watch the threads until told to stop, or until one hangs."""
         progress = self.parts.progress
         while not self.stopping.wait(1.0):
-            if line := self._tally.report():
-                log.info("%s", line)
             if stalled := progress.stalled(self.limits.stall_seconds):
                 log.critical("%s has made no progress for %.0f s: exiting to be restarted", *progress.slowest())
                 self._abandon(stalled)

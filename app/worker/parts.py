@@ -4,7 +4,7 @@ Invariant: whole and frozen. `app.worker.wiring` builds them; the settings' defa
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from app.sqs.acknowledge import Acknowledger
@@ -15,6 +15,7 @@ from app.threads.stopping import Stop
 from app.worker.handling import Handler
 from app.worker.in_flight import InFlight
 from app.worker.prober import Prober
+from app.worker.tally import Tally
 
 STALL_SECONDS: Final = 600.0
 """A lane or helper that has not come further for so long hangs; every wait inside it is bounded well below."""
@@ -61,6 +62,7 @@ class Parts:
     progress: Progress
     """Of every lane and helper; `mark` it wherever a batch has come further."""
     helpers: Mapping[str, Helper]
+    tally: Tally = field(default_factory=Tally)
     is_idle: Callable[[], bool] = _yes
     """Whether the helpers have nothing left to do."""
     close: Callable[[], None] = _nothing

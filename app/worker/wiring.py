@@ -18,6 +18,7 @@ from app.caching.tiers import PageCache
 from app.config import AWS, Settings, aws_access, load_settings, refuse_same_queues
 from app.db.checks import expect_tables, ping
 from app.db.claims import PostgresClaims
+from app.db.lag import PostgresLag
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine
 from app.db.results import PostgresResults
@@ -44,9 +45,12 @@ from app.worker.heartbeat import Heartbeat, lease_seconds_of
 from app.worker.housekeeper import Housekeeper
 from app.worker.in_flight import InFlight
 from app.worker.loop import Loop
+from app.worker.outlook import Lookout
 from app.worker.parts import Limits, Parts
 from app.worker.prober import Prober
+from app.worker.reporter import Reporter
 from app.worker.startup import persist
+from app.worker.tally import Tally
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -55,7 +59,8 @@ log = logging.getLogger(__name__)
 
 BYTES_A_MEGABYTE: Final = 1_000_000
 HELPERS_CONNECTIONS: Final = 3
-"""To PostgreSQL at most, beside one a lane: the heartbeat's, the housekeeper's, a probe's."""
+"""To PostgreSQL, beside one a lane: the heartbeat's, the housekeeper's, a probe's. The reporter's, once a minute, is
+one of them or one more for a moment."""
 RESULTS_BYTES: Final = 16_000_000
 """Of results that are being stored at the same time; PostgreSQL's driver makes some five copies of each."""
 QUEUE_SETTINGS: Final = (
@@ -97,7 +102,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
     limits = _limits(wanted, settings, settings.sqs_batches_in_hand)
     queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits)
     facts = queues.check(stop)
-    progress, gate, in_flight = Progress(), Gate(), InFlight()
+    progress, gate, in_flight, tally = Progress(), Gate(), InFlight(), Tally()
 
     engine = make_engine(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS)
     graph = Neo4JDatabase(
@@ -123,6 +128,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
     heartbeat = Heartbeat(
         in_flight, queues.segments, visibility_seconds=limits.visibility_timeout_seconds, renewer=claims
     )
+    lookout = Lookout(gate, queues.segments, queues.dead_letters, PostgresLag(engine).read)
     service = TaskService(
         Claimer(claims, lease_seconds=lease_seconds_of(limits.visibility_timeout_seconds)),
         partial(walk_together, source=pages, came_further=progress.mark),
@@ -151,7 +157,12 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         prober=Prober(gate, {"SQS": queues.segments.facts, "Neo4j": graph.ping, "PostgreSQL": probe_postgres}),
         handler=SegmentHandler(service, in_flight),
         progress=progress,
-        helpers={"heartbeat": heartbeat, "housekeeper": housekeeper},
+        helpers={
+            "heartbeat": heartbeat,
+            "housekeeper": housekeeper,
+            "reporter": Reporter(tally, gate, lookout.look),
+        },
+        tally=tally,
         is_idle=lambda: housekeeper.is_idle,
         close=close,
     )
@@ -174,7 +185,8 @@ def build_message_loop(wanted: Wanted, handle_message: Callable[[Any], None], st
     limits = _limits(wanted, settings, settings.sqs_batches_in_hand if is_asked_for else 1)
     queues = _Queues.open(wanted, settings, None, limits)
     facts = queues.check(stop)
-    gate, in_flight = Gate(), InFlight()
+    gate, in_flight, tally = Gate(), InFlight(), Tally()
+    lookout = Lookout(gate, queues.segments, queues.dead_letters)
     heartbeat = Heartbeat(in_flight, queues.segments, visibility_seconds=limits.visibility_timeout_seconds)
     parts = Parts(
         queue=queues.polled,
@@ -184,7 +196,8 @@ def build_message_loop(wanted: Wanted, handle_message: Callable[[Any], None], st
         prober=Prober(gate, {"SQS": queues.segments.facts}),
         handler=MessageHandler(handle_message),
         progress=Progress(),
-        helpers={"heartbeat": heartbeat},
+        helpers={"heartbeat": heartbeat, "reporter": Reporter(tally, gate, lookout.look)},
+        tally=tally,
     )
     return Loop(parts, limits, stop)
 
