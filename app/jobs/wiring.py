@@ -18,6 +18,7 @@ from app.db.jobs import PostgresJobs
 from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine
 from app.db.repairs import PostgresRepairs
+from app.db.views import PostgresViews
 from app.errors import ProcessorError, SchemaError
 from app.jobs.producer import Producer
 from app.logs import one_line
@@ -53,6 +54,10 @@ class Graph:
     def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         """See `app.core.jobs.SegmentSource`."""
         return self._database().find_spans(segment_ids)
+
+    def ping(self) -> None:
+        """Raise `ConfigurationError` or `OutageError` when Neo4j can't be read."""
+        self._database().ping()
 
     def close(self) -> None:
         """Close what was opened."""
@@ -101,6 +106,11 @@ class LazyParts:
     def jobs(self) -> PostgresJobs:
         """Jobs in PostgreSQL."""
         return PostgresJobs(self.engine)
+
+    @_made_once
+    def views(self) -> PostgresViews:
+        """Pages of jobs and segments."""
+        return PostgresViews(self.engine)
 
     @_made_once
     def repairs(self) -> PostgresRepairs:
