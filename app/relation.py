@@ -3,12 +3,15 @@
 Invariant: importing this module reads no setting and connects to nothing; the routes are in app/web/.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.web import api, openapi, problems
+from app.config import load_settings
+from app.logs import setup_logging
+from app.web import api, auth, openapi, problems
 from app.web.api_relation import create_job as create_job
 from app.web.parts import get_parts
 from app.web.sending import get_sender
@@ -16,6 +19,10 @@ from app.web.sending import get_sender
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    if not logging.getLogger().handlers:
+        settings = load_settings("LOG_LEVEL", "LOG_FORMAT")
+        setup_logging(settings.log_level, settings.log_format)
+    auth.announce()
     yield
     get_sender().close()
     get_parts().close()
@@ -24,5 +31,5 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
 # No page that shows the routes: FastAPI's own loads scripts from elsewhere, into the origin that the token opens.
 app = FastAPI(title=openapi.TITLE, lifespan=_lifespan, openapi_url=None, docs_url=None, redoc_url=None)
 app.include_router(api.router)
-app.include_router(openapi.router)
 problems.install(app)
+app.add_middleware(auth.LocalOnly)

@@ -13,7 +13,7 @@ from app.db.postgres import run
 from app.web.paging import encode_cursor
 from tests.support.jobs import claimed, complete, fail, make_job, statuses
 from tests.support.services import Queues, base_environment, receive_all
-from tests.support.worker import wait_until
+from tests.support.worker import Worker, wait_until
 
 CLOSED_PORT = 1
 UNKNOWN = str(uuid.uuid4())
@@ -236,3 +236,16 @@ def test_openapi_describes_every_route_and_its_problems(client: httpx.Client) ->
     assert set(answers["404"]["content"]) == {"application/problem+json"}
     assert set(answers["200"]["content"]) == {"application/json"}
     assert document["components"]["schemas"]["JobRow"]["example"]
+
+
+def test_a_server_with_a_token_asks_for_it_and_one_without_says_so(
+    servers: Callable[..., tuple[Worker, httpx.Client]], environment: dict[str, str]
+) -> None:
+    server, client = servers({**environment, "API_TOKEN": "correct-horse-battery-staple"})
+    expect_problem(client.get("/jobs"), 401, "a token is needed")
+    assert client.get("/jobs", headers={"Authorization": "Bearer correct-horse-battery-staple"}).status_code == 200
+    assert client.get("/health/ready").status_code == 200
+    assert "correct-horse" not in server.log()
+    server, client = servers(environment)
+    assert "app.web.auth - WARNING - API_TOKEN is not set: only clients on this machine" in server.log()
+    expect_problem(client.get("/jobs", headers={"X-Forwarded-For": "203.0.113.5"}), 403, "you come from 203.0.113.5")
