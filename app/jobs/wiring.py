@@ -20,6 +20,7 @@ from app.db.postgres import make_engine
 from app.db.repairs import PostgresRepairs
 from app.db.views import PostgresViews
 from app.errors import ProcessorError, SchemaError
+from app.jobs.live import LiveRelations
 from app.jobs.producer import Producer
 from app.logs import one_line
 from app.outbox.relay import Relay
@@ -27,12 +28,14 @@ from app.outbox.sweep import Sweep
 from app.sqs.queue import Queue, make_queue
 
 if TYPE_CHECKING:
-    from app.neo4j_database import Neo4JDatabase
+    from app.neo4j_database import Neo4JDatabase, TextExtent
 
 STORE: Final = ("POSTGRES_URL",)
 SEGMENTS_QUEUE: Final = (*AWS, "SQS_QUEUE_URL")
 COMPLETED_QUEUE: Final = (*AWS, "SQS_COMPLETED_QUEUE_URL")
 GRAPH: Final = ("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "NEO4J_DATABASE")
+PAGES: Final = ("PAGE_CACHE_MEGABYTES",)
+BYTES_A_MEGABYTE: Final = 1_000_000
 
 
 def require(*names: str) -> None:
@@ -54,6 +57,18 @@ class Graph:
     def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         """See `app.core.jobs.SegmentSource`."""
         return self._database().find_spans(segment_ids)
+
+    def find_extent(self, manifestation_id: str) -> "TextExtent | None":
+        """See `Neo4JDatabase.find_extent`."""
+        return self._database().find_extent(manifestation_id)
+
+    def live(self) -> LiveRelations:
+        """Relations over pages of this process's own."""
+        from app.caching.memory import MemoryTier
+        from app.caching.tiers import PageCache
+
+        megabytes = load_settings(*PAGES).page_cache_megabytes
+        return LiveRelations(PageCache(self._database(), MemoryTier(megabytes * BYTES_A_MEGABYTE)))
 
     def ping(self) -> None:
         """Raise `ConfigurationError` or `OutageError` when Neo4j can't be read."""
@@ -127,6 +142,11 @@ class LazyParts:
     def producer(self) -> Producer:
         """Makes jobs and sends their messages."""
         return Producer(self.jobs, self.queue, self.graph)
+
+    @_made_once
+    def live(self) -> LiveRelations:
+        """Relations straight from the graph."""
+        return self.graph.live()
 
     @_made_once
     def sweep(self) -> Sweep:

@@ -1,11 +1,9 @@
 """Who the HTTP side answers. No service is needed: whoever is turned away is so before one is asked."""
 
-import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from starlette.types import Scope
 
@@ -14,9 +12,11 @@ from app.errors import ConfigurationError
 from app.relation import app
 from app.web import auth
 from app.web.openapi import describe
+from tests.support.in_process import ask
 
 TOKEN = "correct-horse-battery-staple"
 STRANGER = "203.0.113.5"
+DOCUMENT = "/openapi.json"
 HEALTH = ("/health/live", "/health/ready", "/healthz")
 
 
@@ -32,24 +32,6 @@ def token(monkeypatch: pytest.MonkeyPatch) -> str:
     """API_TOKEN is set; its value."""
     monkeypatch.setenv("API_TOKEN", TOKEN)
     return TOKEN
-
-
-def ask(
-    path: str = "/openapi.json",
-    method: str = "GET",
-    *,
-    client: str = "127.0.0.1",
-    headers: Mapping[str, str] | None = None,
-    host: str = "127.0.0.1:8000",
-) -> httpx.Response:
-    """What the app answers to a client of this address."""
-
-    async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(app=app, client=(client, 50_000), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as session:
-            return await session.request(method, path, headers=dict(headers or {}))
-
-    return asyncio.run(send())
 
 
 def operations() -> Iterator[tuple[str, str]]:
@@ -75,7 +57,7 @@ def test_every_route_but_health_asks_for_the_token(token: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_token_opens_from_anywhere(token: str, scheme: str) -> None:
-    answer = ask(client=STRANGER, host="jobs.example.org", headers={"Authorization": f"{scheme} {token}"})
+    answer = ask(DOCUMENT, client=STRANGER, host="jobs.example.org", headers={"Authorization": f"{scheme} {token}"})
     assert answer.status_code == 200
 
 
@@ -83,7 +65,7 @@ def test_the_token_opens_from_anywhere(token: str, scheme: str) -> None:
     "header", ["", "Bearer", "Bearer ", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"]
 )
 def test_what_is_not_the_token_does_not_open(token: str, header: str) -> None:
-    assert ask(headers={"Authorization": header}).status_code == 401
+    assert ask(DOCUMENT, headers={"Authorization": header}).status_code == 401
 
 
 def test_a_token_of_another_alphabet_is_only_wrong(token: str) -> None:
@@ -105,7 +87,7 @@ def test_without_a_token_nothing_matches_it() -> None:
 @pytest.mark.parametrize("client", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "segments.localhost"])
 def test_without_a_token_this_machine_is_answered(client: str, host: str) -> None:
-    assert ask(client=client, host=host).status_code == 200
+    assert ask(DOCUMENT, client=client, host=host).status_code == 200
 
 
 @pytest.mark.parametrize(
