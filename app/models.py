@@ -146,7 +146,7 @@ class JobCreated(BaseModel):
 
 
 class JobState(BaseModel):
-    """The published columns of root_job."""
+    """The published columns of root_job, and `failed_segments`."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -154,6 +154,7 @@ class JobState(BaseModel):
     manifestation_id: str
     total_segments: int
     completed_segments: int
+    failed_segments: int
     status: JobStatus
     created_at: datetime
     updated_at: datetime

@@ -37,6 +37,12 @@ class SegmentSpan(NamedTuple):
     end: int
 
 
+class TextExtent(NamedTuple):
+    """How far a text reaches, in characters; `end` is None when nothing of it has a span."""
+
+    end: int | None
+
+
 class Neo4JDatabase:
     """Pooled and safe to use from several threads.
 
@@ -139,6 +145,14 @@ class Neo4JDatabase:
                 spans = {SegmentSpan(*row) for row in zip(*join_layers(layers), strict=True)}
                 return sorted(spans, key=lambda span: (span.start, span.segment_id))
         return []
+
+    def find_extent(self, manifestation_id: str) -> TextExtent | None:
+        """Up to where its segments reach, whatever their annotation; None: no such manifestation.
+
+        Raises `OutageError` or `TransientError`.
+        """
+        rows = self._reader.read(queries.TEXT_EXTENT, list, id=manifestation_id)
+        return TextExtent(rows[0][0]) if rows else None
 
     def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         """(start, end) of those segments that exist and have a span that makes sense."""

@@ -74,6 +74,16 @@ CALL (a) {
 RETURN k.name AS type, a.id AS annotation, columns
 """
 
+# Where the last segment of any annotation of manifestation $id ends: one row, null when it has no segment with a span;
+# no row at all when the manifestation does not exist.
+TEXT_EXTENT: Final[LiteralString] = """
+MATCH (m:Manifestation {id: $id})
+OPTIONAL MATCH (m)<-[:ANNOTATION_OF]-(:Annotation)<-[:SEGMENTATION_OF]-(s:Segment)
+WHERE s.span_end IS :: INTEGER
+WITH m, max(s.span_end) AS end
+RETURN end
+"""
+
 # The spans of those of $ids that exist and have one.
 FIND_SPANS: Final[LiteralString] = """
 UNWIND $ids AS id

@@ -57,6 +57,34 @@ class SegmentRecord(NamedTuple):
     error: str | None
 
 
+class SegmentState(NamedTuple):
+    """A segment's row without its result: how it stands, and what it waits for."""
+
+    segment_id: str
+    start: int | None
+    end: int | None
+    status: str
+    attempts: int
+    error: str | None
+    claimed_by: str | None
+    lease_expires_at: datetime | None
+    retry_at: datetime | None
+    last_sent_at: datetime | None
+    updated_at: datetime
+
+
+class SegmentCounts(NamedTuple):
+    """How many rows of a job have which status."""
+
+    queued: int
+    in_progress: int
+    completed: int
+    retrying: int
+    failed: int
+    unsent: int
+    """Of the QUEUED ones: those whose message was never sent."""
+
+
 class Drift(NamedTuple):
     """A job whose counters or status do not say what its rows say."""
 

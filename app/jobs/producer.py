@@ -98,17 +98,24 @@ class Producer:
         self._store.create(job_id, manifestation_id, _checked(job_id, manifestation_id, segments))
         return find_job(self._store, job_id)
 
-    def send_unsent(self, job_id: str, on_sent: Callable[[int], None] = lambda _count: None) -> Sending:
+    def send_unsent(
+        self,
+        job_id: str,
+        on_sent: Callable[[int], None] = lambda _count: None,
+        *,
+        keep_going: Callable[[], bool] = lambda: True,
+    ) -> Sending:
         """Send the messages of QUEUED segments that were never sent; `on_sent` is told how many more are out.
 
-        Raises `OutageError` or `ConfigurationError` when SQS or PostgreSQL is lost; what went out is marked.
+        `keep_going` is asked between pages. Raises `OutageError` or `ConfigurationError` when SQS or PostgreSQL is
+        lost; what went out is marked.
         """
         job = find_job(self._store, job_id)
         if job.cancelled_at:
             raise ConflictError(f"job {job_id} was cancelled; `retry` takes that back")
         sending = Sending()
         after: str | None = None
-        while page := self._store.list_unsent(job_id, after, PAGE_SEGMENTS):
+        while keep_going() and (page := self._store.list_unsent(job_id, after, PAGE_SEGMENTS)):
             after = page[-1].segment_id
             if not self._send_page(page, sending, on_sent):
                 break

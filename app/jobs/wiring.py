@@ -19,7 +19,9 @@ from app.db.outbox import PostgresOutbox
 from app.db.postgres import make_engine
 from app.db.repairs import PostgresRepairs
 from app.db.standing import PostgresStandings
+from app.db.views import PostgresViews
 from app.errors import ProcessorError, SchemaError
+from app.jobs.live import LiveRelations
 from app.jobs.producer import Producer
 from app.logs import one_line
 from app.outbox.relay import Relay
@@ -27,7 +29,7 @@ from app.outbox.sweep import Sweep
 from app.sqs.queue import Queue, make_queue
 
 if TYPE_CHECKING:
-    from app.neo4j_database import Neo4JDatabase
+    from app.neo4j_database import Neo4JDatabase, TextExtent
     from app.pages.page import Page
     from app.pages.reading import Reading
 
@@ -35,6 +37,8 @@ STORE: Final = ("POSTGRES_URL",)
 SEGMENTS_QUEUE: Final = (*AWS, "SQS_QUEUE_URL")
 COMPLETED_QUEUE: Final = (*AWS, "SQS_COMPLETED_QUEUE_URL")
 GRAPH: Final = ("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "NEO4J_DATABASE")
+PAGES: Final = ("PAGE_CACHE_MEGABYTES",)
+BYTES_A_MEGABYTE: Final = 1_000_000
 
 
 def require(*names: str) -> None:
@@ -60,6 +64,22 @@ class Graph:
     def get(self, needs: Mapping[str, int], reading: "Reading") -> "Mapping[str, Page]":
         """See `app.pages.walk.PageSource`: pages as they are in the graph now."""
         return self._database().get(needs, reading)
+
+    def find_extent(self, manifestation_id: str) -> "TextExtent | None":
+        """See `Neo4JDatabase.find_extent`."""
+        return self._database().find_extent(manifestation_id)
+
+    def live(self) -> LiveRelations:
+        """Relations over pages of this process's own."""
+        from app.caching.memory import MemoryTier
+        from app.caching.tiers import PageCache
+
+        megabytes = load_settings(*PAGES).page_cache_megabytes
+        return LiveRelations(PageCache(self._database(), MemoryTier(megabytes * BYTES_A_MEGABYTE)))
+
+    def ping(self) -> None:
+        """Raise `ConfigurationError` or `OutageError` when Neo4j can't be read."""
+        self._database().ping()
 
     def close(self) -> None:
         """Close what was opened."""
@@ -110,6 +130,11 @@ class LazyParts:
         return PostgresJobs(self.engine)
 
     @_made_once
+    def views(self) -> PostgresViews:
+        """Pages of jobs and segments."""
+        return PostgresViews(self.engine)
+
+    @_made_once
     def repairs(self) -> PostgresRepairs:
         """An operator's statements."""
         return PostgresRepairs(self.engine)
@@ -129,6 +154,11 @@ class LazyParts:
     def producer(self) -> Producer:
         """Makes jobs and sends their messages."""
         return Producer(self.jobs, self.queue, self.graph)
+
+    @_made_once
+    def live(self) -> LiveRelations:
+        """Relations straight from the graph."""
+        return self.graph.live()
 
     @_made_once
     def sweep(self) -> Sweep:

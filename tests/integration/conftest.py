@@ -1,9 +1,16 @@
-"""What several files of the commands' tests use."""
+"""What several files of the commands' and the routes' tests use."""
 
+from collections.abc import Callable, Iterator, Mapping
+
+import httpx
 import pytest
 
 from app.jobs import __main__ as jobs_cli
+from devstack.ports import choose
 from tests.support.commands import Command, Ran
+from tests.support.worker import Worker
+
+SERVE = "import sys, uvicorn; from app.relation import app; uvicorn.run(app, host=sys.argv[1], port=int(sys.argv[2]))"
 
 
 @pytest.fixture
@@ -21,3 +28,32 @@ def command(
         return Ran(code, said.out, said.err)
 
     return execute
+
+
+@pytest.fixture
+def servers() -> Iterator[Callable[..., tuple[Worker, httpx.Client]]]:
+    """Starts the app with an environment, ``servers(environment, host="127.0.0.1")``; its process and a client."""
+    running: list[Worker] = []
+
+    def start(environment: Mapping[str, str], host: str = "127.0.0.1") -> tuple[Worker, httpx.Client]:
+        port = choose(taken=set())
+        server = Worker(environment, "-c", SERVE, host, str(port))
+        running.append(server)
+        server.wait_for("Uvicorn running on")
+        return server, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+
+    yield start
+    for server in running:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def serve(servers: Callable[..., tuple[Worker, httpx.Client]]) -> Callable[[Mapping[str, str]], httpx.Client]:
+    """Starts the app with an environment; a client for it."""
+    return lambda environment: servers(environment)[1]
+
+
+@pytest.fixture
+def client(serve: Callable[[Mapping[str, str]], httpx.Client], environment: dict[str, str]) -> httpx.Client:
+    """A client of the app in a worker's environment."""
+    return serve(environment)

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import quote
 
 import httpx
@@ -28,38 +28,6 @@ from tests.support.worker import Worker, wait_until
 TEXT = "root-bo"
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)
 CLOSED_PORT = 1
-SERVE = "import sys, uvicorn; from app.relation import app; uvicorn.run(app, port=int(sys.argv[1]))"
-
-
-@pytest.fixture
-def serve(free_port: Callable[[], int]) -> Iterator[Callable[[dict[str, str]], httpx.Client]]:
-    """Starts the app with an environment; a client for it."""
-    running: list[Worker] = []
-
-    def start(environment: dict[str, str]) -> httpx.Client:
-        port = free_port()
-        server = Worker(environment, "-c", SERVE, str(port))
-        running.append(server)
-        server.wait_for("Uvicorn running on")
-        return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
-
-    yield start
-    for server in running:
-        server.__exit__(None, None, None)
-
-
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Ports that nobody listens on."""
-    from devstack.ports import choose
-
-    return lambda: choose(taken=set())
-
-
-@pytest.fixture
-def client(serve: Callable[[dict[str, str]], httpx.Client], environment: dict[str, str]) -> httpx.Client:
-    """A client of the app in a worker's environment."""
-    return serve(environment)
 
 
 def received(queues: Queues) -> list[str]:
@@ -85,8 +53,8 @@ def test_a_job_is_made_and_its_messages_are_queued(
     assert state.status_code == 200
     columns = rows(
         engine,
-        "SELECT row_to_json(j) FROM (SELECT job_id, manifestation_id, total_segments, completed_segments, status,"
-        " created_at, updated_at FROM root_job) j",
+        "SELECT row_to_json(j) FROM (SELECT job_id, manifestation_id, total_segments, completed_segments,"
+        " failed_segments, status, created_at, updated_at FROM root_job) j",
     )
     assert set(state.json()) == set(columns[0][0])
     assert JobState.model_validate(state.json()) == JobState.model_validate(columns[0][0])
