@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     dragonfly_url: Annotated[str, _check_scheme("redis", "rediss")] | None = Field(default=None, repr=False)
     cache_ttl_seconds: int = Field(default=86_400, ge=1)
     page_cache_megabytes: int = Field(default=96, ge=1)
+    api_token: Text | None = Field(default=None, repr=False)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

@@ -22,6 +22,7 @@ from app.jobs.producer import Sending, check_id, find_job
 from app.jobs.wiring import GRAPH, SEGMENTS_QUEUE, STORE, LazyParts, require
 from app.logs import one_line
 from app.models import AllRelations, JobCreated, JobState
+from app.web import page
 
 log = logging.getLogger(__name__)
 
@@ -166,4 +167,5 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(title="Segment Relationship Processor", lifespan=_lifespan)
 app.include_router(router)
+app.include_router(page.router)
 app.add_exception_handler(ProcessorError, explain)
