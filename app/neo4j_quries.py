@@ -92,6 +92,18 @@ WHERE s.span_start IS NOT NULL AND s.span_end IS NOT NULL
 RETURN s.id AS id, s.span_start AS start, s.span_end AS end
 """
 
+# What people call the texts of $wanted, a list of {id, low, length}, and `length` characters of each from `low` on:
+# [id, title, content], null where the graph holds none. Subscripts, as most graphs know neither property, and a name
+# that no node has is warned of at each query.
+READ_WORDS: Final[LiteralString] = """
+UNWIND $wanted AS page
+MATCH (m:Manifestation {id: page.id})
+WITH m, page, m['title'] AS title, m['content'] AS content
+RETURN m.id AS id,
+  CASE WHEN title IS :: STRING NOT NULL THEN left(title, 300) END AS title,
+  CASE WHEN content IS :: STRING NOT NULL THEN substring(content, page.low, page.length) END AS content
+"""
+
 # Whether the database answers.
 PING: Final[LiteralString] = "RETURN 1 AS one"
 

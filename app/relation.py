@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from app.config import load_settings
 from app.logs import setup_logging
-from app.web import api, auth, openapi, problems
+from app.web import api, auth, openapi, page, problems
 from app.web.api_relation import create_job as create_job
 from app.web.parts import get_parts
 from app.web.sending import get_sender
@@ -31,5 +31,6 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
 # No page that shows the routes: FastAPI's own loads scripts from elsewhere, into the origin that the token opens.
 app = FastAPI(title=openapi.TITLE, lifespan=_lifespan, openapi_url=None, docs_url=None, redoc_url=None)
 app.include_router(api.router)
+app.include_router(page.router)
 problems.install(app)
 app.add_middleware(auth.LocalOnly)

@@ -1,0 +1,65 @@
+"""What a person sees of jobs, segments and workers at a glance.
+
+Invariant: values only; times carry a zone and are the database's.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from app.core.jobs import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a job goes: segments that ended, in how many seconds."""
+
+    ended: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float | None:
+        """None when nothing has ended yet."""
+        return self.ended / self.seconds if self.ended and self.seconds > 0 else None
+
+    def seconds_left(self, job: Job) -> float | None:
+        """Until the job ends if it goes on like this; None when it has ended, or nobody can tell."""
+        per_second = self.per_second
+        return job.open_segments / per_second if per_second and not job.has_ended else None
+
+
+class PacedJob(NamedTuple):
+    """A job, and its pace from its creation to its last change."""
+
+    job: Job
+    pace: Pace
+
+
+class SegmentState(NamedTuple):
+    """One segment as it stands. `held_by` and `held_until` while somebody works on it or has died doing so."""
+
+    segment_id: str
+    start: int | None
+    end: int | None
+    status: str
+    attempts: int
+    error: str | None
+    failed_at: datetime | None
+    retry_at: datetime | None
+    held_by: str | None
+    held_until: datetime | None
+    sent_at: datetime | None
+
+
+class SeenWorker(NamedTuple):
+    """A worker by the leases that it holds, or held when it was heard of last."""
+
+    name: str
+    segments: int
+    jobs: int
+    since: datetime
+    """When it claimed the first of those."""
+    until: datetime
+    """When the last of its leases ends, or ended."""
+    is_alive: bool
+    """The lease runs on."""

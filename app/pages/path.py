@@ -1,0 +1,74 @@
+"""How a walk came to the texts that it visited: from which text, by which alignment, over which span.
+
+Invariant: what is traced are the texts and the spans that `app.pages.walk.walk` visits, in its order; on the same pages
+there is no other answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from app.errors import PermanentError
+from app.pages.page import Page
+from app.pages.reading import Reading
+from app.pages.walk import PageSource, Visit, walk
+
+
+class Step(NamedTuple):
+    """One text that was reached: `visit` says what of it, `source` from where, by the pair (annotation, other)."""
+
+    visit: Visit
+    source: Visit
+    annotation: str
+    other: str
+
+
+def read_pages(start: Visit, source: PageSource, fresh_since_us: int, reading: Reading) -> dict[str, Page]:
+    """Every page that the walk from `start` needs, one `source.get` a level, none read before `fresh_since_us`.
+
+    Of a text that does not exist its page alone. Raises `PermanentError` for data that cannot be used,
+    and what `source` raises.
+    """
+    pages = dict(source.get({start.target: fresh_since_us}, reading))
+    if not pages[start.target].exists:
+        return pages
+    steps = walk(*start)
+    frontier = next(steps)
+    while True:
+        missing = {name: fresh_since_us for name in frontier if name not in pages}
+        if missing:
+            pages.update(source.get(missing, reading))
+        try:
+            frontier = steps.send(pages)
+        except StopIteration:
+            return pages
+
+
+def trace(start: Visit, pages: Mapping[str, Page]) -> list[Step]:
+    """The steps of the walk from `start`, in the order of its visits; `pages` holds all that it needs.
+
+    Raises `PermanentError` when a page's data cannot be used.
+    """
+    visited = {start.target}
+    queue = [start]
+    steps: list[Step] = []
+    for source in queue:  # grows while it is read
+        page = pages[source.target]
+        if page.problem:
+            raise PermanentError(page.problem)
+        for pair in page.pairs:
+            hit = None if pair.target in visited else pair.reach(source.low, source.high)
+            if hit is not None:
+                visit = Visit(pair.target, *hit)
+                visited.add(pair.target)
+                queue.append(visit)
+                steps.append(Step(visit, source, pair.annotation, pair.other))
+    return steps
+
+
+def path_to(step: Step, steps: Sequence[Step]) -> list[Step]:
+    """The steps that lead from the start to this one, this one last."""
+    by_target = {each.visit.target: each for each in steps}
+    path = [step]
+    while (before := by_target.get(path[-1].source.target)) is not None:
+        path.append(before)
+    return path[::-1]
