@@ -1,6 +1,6 @@
 """The published routes: make a job of a text, look at it, read what it found.
 
-Invariant: the routes and bodies are those of shared/spec/contract.md, with fields added at most.
+Invariant: the routes and bodies are those of docs/formats.md, with fields added at most.
 """
 
 import json
