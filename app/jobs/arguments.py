@@ -20,7 +20,7 @@ EXIT_CONFIGURATION: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_CODES: Final = {
     EXIT_DONE: "done",
-    EXIT_FAILED: "it could not be done, or not all of it; the job watched ended as FAILED",
+    EXIT_FAILED: "it could not be done, or not all of it; the job watched ended as FAILED; the doctor found a fault",
     EXIT_CONFIGURATION: "the settings or what was typed are wrong",
     EXIT_INTERRUPTED: "interrupted",
 }
@@ -101,7 +101,11 @@ def _add_looking(commands: _Commands) -> None:
     explain.add_argument("manifestation_id", metavar="MANIFESTATION", type=_manifestation_id)
     explain.add_argument("start", metavar="START", type=_offset, help="the first character of the span, from 0 on")
     explain.add_argument("end", metavar="END", type=_offset, help="the first character after the span")
-    for reading in (status, show, listing, explain):
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is wrong with settings, services, queues and graph, and what mends it; 1 when anything is",
+    )
+    for reading in (status, show, listing, explain, doctor):
         _add_json(reading)
 
 

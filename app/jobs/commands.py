@@ -14,7 +14,7 @@ from rich.console import Console
 
 from app.core.jobs import Job
 from app.errors import ConfigurationError, PermanentError, ProcessorError
-from app.jobs import as_json, dead_letters, repairs
+from app.jobs import as_json, dead_letters, doctor, repairs
 from app.jobs.choosing import choose_job
 from app.jobs.explaining import describe_explanation, explanation_fields
 from app.jobs.printing import (
@@ -233,5 +233,6 @@ COMMANDS: Final[Mapping[str, Callable[[LazyParts, argparse.Namespace], int]]] = 
     "cancel": cancel,
     "reconcile": reconcile,
     "dead-letters": dead_letters.run,
+    "doctor": doctor.run,
 }
 """By the names that are typed (app/jobs/arguments.py)."""

@@ -31,7 +31,7 @@ REASON = "manifestation 'x' does not exist\nin the graph"
 def bury(queues: Queues, *bodies: str, reason: str = REASON) -> None:
     """As the worker does."""
     queues.segments.send([Outgoing(body) for body in bodies])
-    deliveries = [read_delivery(m, time.monotonic()) for m in receive_all(queues.segments, len(bodies))]  # type: ignore[arg-type]
+    deliveries = [read_delivery(m, time.monotonic()) for m in receive_all(queues.segments, len(bodies))]
     Acknowledger(queues.segments, queues.dead_letters, 10).act(deliveries, [Dead(reason, True)] * len(bodies))
 
 
