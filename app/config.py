@@ -105,9 +105,18 @@ def load_settings(*names: str) -> Settings:
         model: Callable[[], Settings] = _subset(frozenset(name.lower() for name in names))
         settings = model()
     except ValidationError as error:
-        raise ConfigurationError(_report(error)) from None
+        raise ConfigurationError(_complain(_complaints(error))) from None
     refuse_same_queues({name.upper(): getattr(settings, name, None) for name in QUEUES})
     return settings
+
+
+def find_complaints() -> list[str]:
+    """What is wrong with the settings as a whole, a line each that begins with the variable's name."""
+    try:
+        settings = cast(Callable[[], Settings], Settings)()
+    except ValidationError as error:
+        return _complaints(error)
+    return _same_queues({name.upper(): getattr(settings, name) for name in QUEUES})
 
 
 AWS: Final = ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_SQS")
@@ -131,14 +140,17 @@ def refuse_same_queues(urls: Mapping[str, str | None]) -> None:
     Only the path counts: one client serves all queues, and asks its own endpoint whatever host a URL names.
     Raises `ConfigurationError` that names the variables, which are the keys.
     """
+    if same := _same_queues(urls):
+        raise ConfigurationError(_complain(same))
+
+
+def _same_queues(urls: Mapping[str, str | None]) -> list[str]:
     paths = {name: [part for part in urlsplit(url).path.split("/") if part] for name, url in urls.items() if url}
-    same = [
+    return [
         f"{one} and {other} name the same queue"
         for (one, path), (other, other_path) in combinations(paths.items(), 2)
         if path == other_path
     ]
-    if same:
-        raise ConfigurationError(_complain(same))
 
 
 def get(name: str) -> Any:
@@ -163,9 +175,9 @@ def _subset(fields: frozenset[str]) -> Callable[[], Settings]:
     return cast(Callable[[], Settings], create_model("Settings", __base__=base, **chosen))
 
 
-def _report(error: ValidationError) -> str:
+def _complaints(error: ValidationError) -> list[str]:
     items = error.errors(include_url=False, include_input=False, include_context=False)
-    return _complain([f"{str(item['loc'][0]).upper()} {_reason(item['type'], item['msg'])}" for item in items])
+    return [f"{str(item['loc'][0]).upper()} {_reason(item['type'], item['msg'])}" for item in items]
 
 
 def _complain(complaints: Sequence[str]) -> str:

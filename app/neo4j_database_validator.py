@@ -53,14 +53,22 @@ def _find_absent_names(database: Neo4JDatabase, full: bool) -> Iterable[str]:
             yield f"Nothing in the graph has the {kind} {name}."
 
 
-def _find_missing_constraints(database: Neo4JDatabase, full: bool) -> Iterable[str]:
+def missing_constraints(database: Neo4JDatabase, full: bool = False) -> list[tuple[str, str]]:
+    """(label, property) of what should be unique and has no constraint that says so. Raises `OutageError`."""
     unique = {(label, *properties) for label, properties in _read(database, queries.UNIQUE_CONSTRAINTS, full)}
-    for label, name in UNIQUE:
-        if (label, name) not in unique:
-            yield (
-                f"There is no uniqueness constraint on {label}.{name}: it may be ambiguous, and unless it is indexed"
-                f" otherwise every lookup reads all nodes with the label {label}."
-            )
+    return [each for each in UNIQUE if each not in unique]
+
+
+def tell_missing_constraint(label: str, name: str) -> str:
+    """What is wrong without it, in a sentence."""
+    return (
+        f"There is no uniqueness constraint on {label}.{name}: it may be ambiguous, and unless it is indexed"
+        f" otherwise every lookup reads all nodes with the label {label}."
+    )
+
+
+def _find_missing_constraints(database: Neo4JDatabase, full: bool) -> Iterable[str]:
+    return [tell_missing_constraint(*each) for each in missing_constraints(database, full)]
 
 
 def _find_missing_types(database: Neo4JDatabase, full: bool) -> Iterable[str]:

@@ -16,6 +16,8 @@ ACCESS_KEY = "devstack"
 SECRET_KEY = "devstack"
 INPUT, COMPLETED, DEAD_LETTERS = "segments", "segments-completed", "segments-dead-letters"
 CALL_TIMEOUT_SECONDS = 3
+INPUT_VISIBILITY_SECONDS = 60
+"""The default of SQS_VISIBILITY_TIMEOUT_SECONDS."""
 
 
 @cache
@@ -60,10 +62,21 @@ def make_standard_queues(url: str) -> dict[str, str]:
     """The three queues of the contract, by variable name."""
     dead_letters = make_queue(url, DEAD_LETTERS)
     return {
-        "SQS_QUEUE_URL": make_queue(url, INPUT, dead_letter_queue=dead_letters),
+        "SQS_QUEUE_URL": _make_input_queue(url, dead_letters),
         "SQS_COMPLETED_QUEUE_URL": make_queue(url, COMPLETED),
         "SQS_DEAD_LETTER_QUEUE_URL": dead_letters,
     }
+
+
+def _make_input_queue(url: str, dead_letters: str) -> str:
+    """As `python -m app.jobs doctor` wants it; one that an older version of us has made is changed."""
+    seconds = INPUT_VISIBILITY_SECONDS
+    try:
+        return make_queue(url, INPUT, dead_letter_queue=dead_letters, visibility_timeout_seconds=seconds)
+    except client(url).exceptions.QueueNameExists:
+        queue = client(url).get_queue_url(QueueName=INPUT)["QueueUrl"]
+        client(url).set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": str(seconds)})
+        return queue
 
 
 def _arn(url: str, queue_url: str) -> str:

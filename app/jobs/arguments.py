@@ -20,7 +20,7 @@ EXIT_CONFIGURATION: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_CODES: Final = {
     EXIT_DONE: "done",
-    EXIT_FAILED: "it could not be done, or not all of it; the job watched ended as FAILED",
+    EXIT_FAILED: "it could not be done, or not all of it; the job watched ended as FAILED; the doctor found a fault",
     EXIT_CONFIGURATION: "the settings or what was typed are wrong",
     EXIT_INTERRUPTED: "interrupted",
 }
@@ -65,6 +65,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_making(commands)
     _add_looking(commands)
     _add_mending(commands)
+    _add_dead_letters(commands)
     return parser
 
 
@@ -100,7 +101,11 @@ def _add_looking(commands: _Commands) -> None:
     explain.add_argument("manifestation_id", metavar="MANIFESTATION", type=_manifestation_id)
     explain.add_argument("start", metavar="START", type=_offset, help="the first character of the span, from 0 on")
     explain.add_argument("end", metavar="END", type=_offset, help="the first character after the span")
-    for reading in (status, show, listing, explain):
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is wrong with settings, services, queues and graph, and what mends it; 1 when anything is",
+    )
+    for reading in (status, show, listing, explain, doctor):
         _add_json(reading)
 
 
@@ -119,6 +124,25 @@ def _add_mending(commands: _Commands) -> None:
         help="send a message again when the last one is older than this, doubled with each repeat; 0 sends again now,"
         " as many as the queue has room for (default: %(default).0f)",
     )
+
+
+def _add_dead_letters(commands: _Commands) -> None:
+    letters = commands.add_parser("dead-letters", help="look at the messages that were given up, redrive or drop them")
+    actions = letters.add_subparsers(required=True, metavar="ACTION", dest="action")
+    listing = actions.add_parser(
+        "list", help="show which segments they are of, why and since when; looking hides them from others for a moment"
+    )
+    listing.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N (default: 100)")
+    _add_json(listing)
+    redrive = actions.add_parser("redrive", help="send them to the input queue again, which revives their segments")
+    drop = actions.add_parser("drop", help="delete them; their segments stay FAILED")
+    for action in (redrive, drop):
+        which = action.add_mutually_exclusive_group(required=True)
+        which.add_argument(
+            "message_ids", metavar="MESSAGE", nargs="*", default=[], help="a message id, as `list` shows it"
+        )
+        which.add_argument("--all", action="store_true", help="all that are there now; asks first at a terminal")
+        action.add_argument("--yes", action="store_true", help="do not ask (for scripts)")
 
 
 def _add_job(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

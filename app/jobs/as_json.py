@@ -10,6 +10,7 @@ from typing import Any
 
 from app.core.jobs import Job, Miscount, SegmentRecord
 from app.core.standing import Standing
+from app.sqs.dead_letters import DeadLetter
 from app.sqs.queue import QueueFacts
 
 
@@ -64,6 +65,18 @@ def queue_fields(name: str, facts: QueueFacts | None, reason: str | None) -> dic
     if facts is None:
         return {"name": name or None, "waiting": None, "messages": None, "error": reason}
     return {"name": name, "waiting": facts.waiting, "messages": facts.messages, "error": None}
+
+
+def dead_letter_fields(letter: DeadLetter) -> dict[str, Any]:
+    """A message that was given up."""
+    return {
+        "message_id": letter.message_id,
+        "job_id": letter.job_id,
+        "segment_id": letter.segment_id,
+        "reason": letter.reason,
+        "receives": letter.receives,
+        "since": _time(letter.since),
+    }
 
 
 def record_line(record: SegmentRecord) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from app.core.jobs import Job
 from app.errors import ConfigurationError, PermanentError, ProcessorError
-from app.jobs import as_json, repairs
+from app.jobs import as_json, dead_letters, doctor, repairs
 from app.jobs.choosing import choose_job
 from app.jobs.explaining import describe_explanation, explanation_fields
 from app.jobs.printing import (
@@ -232,5 +232,7 @@ COMMANDS: Final[Mapping[str, Callable[[LazyParts, argparse.Namespace], int]]] = 
     "retry": retry,
     "cancel": cancel,
     "reconcile": reconcile,
+    "dead-letters": dead_letters.run,
+    "doctor": doctor.run,
 }
 """By the names that are typed (app/jobs/arguments.py)."""

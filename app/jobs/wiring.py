@@ -20,12 +20,13 @@ from app.db.postgres import make_engine
 from app.db.repairs import PostgresRepairs
 from app.db.standing import PostgresStandings
 from app.db.views import PostgresViews
-from app.errors import ProcessorError, SchemaError
+from app.errors import ConfigurationError, ProcessorError, SchemaError
 from app.jobs.live import LiveRelations
 from app.jobs.producer import Producer
 from app.logs import one_line
 from app.outbox.relay import Relay
 from app.outbox.sweep import Sweep
+from app.sqs.dead_letters import WAIT_SECONDS as DEAD_LETTERS_WAIT_SECONDS
 from app.sqs.queue import Queue, make_queue
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 STORE: Final = ("POSTGRES_URL",)
 SEGMENTS_QUEUE: Final = (*AWS, "SQS_QUEUE_URL")
 COMPLETED_QUEUE: Final = (*AWS, "SQS_COMPLETED_QUEUE_URL")
+DEAD_LETTERS: Final = (*AWS, "SQS_DEAD_LETTER_QUEUE_URL")
 GRAPH: Final = ("NEO4J_URI", "NEO4J_USER", "NEO4J_PASSWORD", "NEO4J_DATABASE")
 PAGES: Final = ("PAGE_CACHE_MEGABYTES",)
 BYTES_A_MEGABYTE: Final = 1_000_000
@@ -149,6 +151,19 @@ class LazyParts:
         """The input queue."""
         settings = load_settings(*SEGMENTS_QUEUE)
         return make_queue(settings.sqs_queue_url, **aws_access(settings))
+
+    @_made_once
+    def dead_letters(self) -> Queue:
+        """The dead-letter queue; a receive of it is not repeated by itself."""
+        settings = load_settings(*DEAD_LETTERS)
+        if settings.sqs_dead_letter_queue_url is None:
+            raise ConfigurationError(
+                "SQS_DEAD_LETTER_QUEUE_URL is not set: it names the queue that holds the dead letters, also those that"
+                " the input queue's redrive policy moves"
+            )
+        return make_queue(
+            settings.sqs_dead_letter_queue_url, wait_seconds=DEAD_LETTERS_WAIT_SECONDS, **aws_access(settings)
+        )
 
     @_made_once
     def producer(self) -> Producer:

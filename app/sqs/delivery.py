@@ -15,6 +15,9 @@ from app.sqs.queue import MESSAGE_LIMITS_BYTES, Outgoing, size_bytes, text_attri
 FIRST_SENT_AT: Final = "first_sent_at"
 COPIED_AT: Final = "copied_at"
 """Message attributes of a fresh copy, in milliseconds on SQS's clock: when the original was sent, and the copy."""
+REASON: Final = "reason"
+RECEIVES: Final = "receives"
+"""Message attributes of a dead letter: why it is one, and how often it had been received by then."""
 COPY_SLACK_MS: Final = 60_000
 """A copy that SQS says was sent later than this after it was made has been redriven from a dead-letter queue."""
 MAX_ATTRIBUTES: Final = 10
@@ -73,10 +76,21 @@ class Delivery:
         """The same message for the dead-letter queue, its reason beside it; redriven it counts as newly sent."""
         kept = {name: value for name, value in self.attributes.items() if name not in (FIRST_SENT_AT, COPIED_AT)}
         note = {
-            "reason": text_attribute(_attribute_text(reason)),
-            "receives": text_attribute(str(self.receive_count)),
+            REASON: text_attribute(_attribute_text(reason)),
+            RECEIVES: text_attribute(str(self.receive_count)),
         }
         return Outgoing(self.body, 0, self._fitting(_limited({**note, **kept, **note})), self.message_id)
+
+    def redriven(self) -> Outgoing:
+        """A dead letter as a message for the input queue again: newly sent, so that it revives its FAILED segment."""
+        notes = (REASON, RECEIVES, FIRST_SENT_AT, COPIED_AT)
+        return Outgoing(self.body, 0, {name: value for name, value in self.attributes.items() if name not in notes})
+
+    def text_of(self, attribute: str) -> str | None:
+        """A message attribute that holds text."""
+        value = self.attributes.get(attribute)
+        text = value.get("StringValue") if isinstance(value, Mapping) else None
+        return text if isinstance(text, str) else None
 
     def _fitting(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
         """`attributes`, unless they make the message larger than SQS takes: then those that it had."""

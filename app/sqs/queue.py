@@ -149,12 +149,17 @@ class Queue:
         date, answered_at = self._answered
         return int((parsedate_to_datetime(date).timestamp() + time.monotonic() - answered_at) * 1000)
 
-    def facts(self) -> QueueFacts:
-        """Ask the queue about itself; also the probe for whether SQS answers."""
+    def attributes(self) -> dict[str, str]:
+        """All that SQS tells of the queue, under its own names."""
         with _Translated(self.name):
             reply = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])
         self._note(reply)
         values: Any = reply.get("Attributes", {})
+        return dict(values)
+
+    def facts(self) -> QueueFacts:
+        """Ask the queue about itself; also the probe for whether SQS answers."""
+        values = self.attributes()
         policy = json.loads(values.get("RedrivePolicy") or "{}")
         count = policy.get("maxReceiveCount")
         counters = ("", "NotVisible", "Delayed")
@@ -196,6 +201,28 @@ class Queue:
         When a later call of several fails as a whole, the positions that it held are among the refused.
         """
         return self._in_batches(self._client.send_message_batch, [self._entry(message) for message in messages])
+
+    def refused_rights(self, wanted: Sequence[str]) -> dict[str, str]:
+        """Which of the rights to send, delete and hide we are refused, with the reason, as far as empty calls tell.
+
+        AWS asks for the right before it finds a batch empty. Receiving can't be tried without doing it.
+        """
+        calls: dict[str, Any] = {
+            "sqs:SendMessage": self._client.send_message_batch,
+            "sqs:DeleteMessage": self._client.delete_message_batch,
+            "sqs:ChangeMessageVisibility": self._client.change_message_visibility_batch,
+        }
+        refused: dict[str, str] = {}
+        for right in wanted:
+            try:
+                with _Translated(self.name):
+                    calls[right](QueueUrl=self.url, Entries=[])
+            except ConfigurationError as error:
+                refused[right] = str(error)
+            except TransientError as error:
+                if isinstance(error, OutageError):
+                    raise
+        return refused
 
     def purge(self) -> None:
         """Empty the queue; AWS allows it once in 60 s."""
