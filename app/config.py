@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     dragonfly_url: Annotated[str, _check_scheme("redis", "rediss")] | None = Field(default=None, repr=False)
     cache_ttl_seconds: int = Field(default=86_400, ge=1)
     page_cache_megabytes: int = Field(default=96, ge=1)
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    metrics_host: Text = "127.0.0.1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

@@ -15,6 +15,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
+from app.core.meter import NO_METER, Meter
 from app.errors import ConfigurationError, OutageError, ProcessorError, TransientError
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ class QueueFacts:
 class Queue:
     """A queue by its URL. Raises `OutageError`, `TransientError` or `ConfigurationError`."""
 
-    def __init__(self, client: "SQSClient", url: str) -> None:
+    def __init__(self, client: "SQSClient", url: str, meter: Meter = NO_METER) -> None:
         self._client = client
+        self._meter = meter
         self.url = url
         self.name = url.rsplit("/", 1)[-1]
         self.is_fifo = self.name.endswith(".fifo")
@@ -131,7 +133,7 @@ class Queue:
 
     def facts(self) -> QueueFacts:
         """Ask the queue about itself; also the probe for whether SQS answers."""
-        with _Translated(self.name):
+        with _Translated(self.name), self._meter.call(SERVICE):
             reply = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])
         self._note(reply)
         values: Any = reply.get("Attributes", {})
@@ -147,7 +149,7 @@ class Queue:
 
     def receive(self, most: int, wait_seconds: int, visibility_seconds: int) -> list[Any]:
         """Up to `most` (1 to 10) messages as boto3 gives them, with their attributes; none after `wait_seconds`."""
-        with _Translated(self.name):
+        with _Translated(self.name), self._meter.call(SERVICE):
             reply = self._client.receive_message(
                 QueueUrl=self.url,
                 MaxNumberOfMessages=most,
@@ -179,7 +181,7 @@ class Queue:
 
     def purge(self) -> None:
         """Empty the queue; AWS allows it once in 60 s."""
-        with _Translated(self.name):
+        with _Translated(self.name), self._meter.call(SERVICE):
             self._client.purge_queue(QueueUrl=self.url)
 
     def _entry(self, message: Outgoing) -> dict[str, Any]:
@@ -202,7 +204,7 @@ class Queue:
         first = True
         for batch in _batches(entries):
             try:
-                with _Translated(self.name):
+                with _Translated(self.name), self._meter.call(SERVICE):
                     reply = call(QueueUrl=self.url, Entries=[{"Id": str(at), **entries[at]} for at in batch])
             except ProcessorError as error:
                 if first:
