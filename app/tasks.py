@@ -200,6 +200,7 @@ class TaskService:
                 case _:
                     outcomes[key] = without_claim(groups[key], answer)
         ended = self._work(list(claims.values()), abandoned)
+        self._meter.lost(len(claims) - len(ended))
         for key, claim in claims.items():
             outcomes[key] = ended.get(claim.task_id) or lost(claim)
         return outcomes

@@ -32,7 +32,10 @@ class Meter:
         """So many pages were found there."""
 
     def settled(self, endings: Sequence[Ending], task_ids: Collection[str]) -> None:
-        """PostgreSQL has these endings; of tasks that are not in `task_ids` the claim was lost."""
+        """PostgreSQL has these endings, of the tasks in `task_ids`."""
+
+    def lost(self, number: int) -> None:
+        """So many claims were taken over by others before they had an ending."""
 
 
 NO_METER: Final = Meter()

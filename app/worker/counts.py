@@ -79,9 +79,15 @@ class Counts(Meter):
 
     def settled(self, endings: Sequence[Ending], task_ids: Collection[str]) -> None:
         """See `Meter`."""
-        fates = [ENDINGS[type(ending)] if ending.claim.task_id in task_ids else LOST for ending in endings]
+        outcomes = [ENDINGS[type(ending)] for ending in endings if ending.claim.task_id in task_ids]
         with self._lock:
-            self._segments.update(fates)
+            self._segments.update(outcomes)
+
+    def lost(self, number: int) -> None:
+        """See `Meter`."""
+        if number:
+            with self._lock:
+                self._segments[LOST] += number
 
     def took(self, step: Step, seconds: float) -> None:
         """A batch has taken so long for it."""
