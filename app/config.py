@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     cache_ttl_seconds: int = Field(default=86_400, ge=1)
     page_cache_megabytes: int = Field(default=96, ge=1)
     api_token: Annotated[str, AfterValidator(_refuse_unsendable)] | None = Field(default=None, repr=False)
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    metrics_host: Text = "127.0.0.1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

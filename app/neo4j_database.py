@@ -13,6 +13,7 @@ from typing import Any, LiteralString, NamedTuple
 from urllib.parse import urlsplit
 
 from app import neo4j_quries as queries
+from app.core.meter import NO_METER, Meter
 from app.errors import ConfigurationError, OutageError, ProcessorError, QueryTimeoutError, RefusedError
 from app.graph.session import QUERY_TIMEOUT_SECONDS, SERVICE, Reader, open_driver
 from app.graph.shared_driver import Settings, borrow, give_back
@@ -56,6 +57,8 @@ class Neo4JDatabase:
         user: str | None = None,
         password: str | None = None,
         database: str | None = None,
+        *,
+        meter: Meter = NO_METER,
     ) -> None:
         """`user` None: neo4j; `database` None: the user's home database."""
         self._warn = WarnOnce()
@@ -68,7 +71,7 @@ class Neo4JDatabase:
         else:
             self._driver = open_driver(uri, user or "neo4j", password or "")
         self.graph_id = f"{urlsplit(uri).netloc}/{database or ''}"
-        self._reader = Reader(self._driver, database)
+        self._reader = Reader(self._driver, database, meter)
         self._understands_us = False
         self._has_seen_texts = False
         if self._borrowed:

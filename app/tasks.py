@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from app.core.endings import Completed, Ending, GivenBack
+from app.core.meter import NO_METER, Meter
 from app.core.outcomes import Dead, Hide, Outcome
 from app.core.ports import Leases, Relate, Related
 from app.core.segments import Abandoned, ClaimAnswer, Claimed, SegmentRequest, Start, Suspect
@@ -53,6 +54,7 @@ class TaskService:
         gate: Gate,
         room: Room,
         budget: ByteBudget,
+        meter: Meter = NO_METER,
     ) -> None:
         """`budget`: of the results that are made and not stored yet."""
         self._claimer = claimer
@@ -63,6 +65,7 @@ class TaskService:
         self._gate = gate
         self._room = room
         self._budget = budget
+        self._meter = meter
         self._caught_up_at = time.monotonic()
 
     def process_segment_task(
@@ -165,7 +168,8 @@ class TaskService:
                 request.segment_id,
                 extra=fields(job_id=request.job_id, segment_id=request.segment_id),
             )
-        answers = self._claimer.claim(requests, received_at, alone=alone)
+        with self._meter.step("claim"):
+            answers = self._claimer.claim(requests, received_at, alone=alone)
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Claimed):
                 _say_claimed(request, answer)
@@ -196,6 +200,7 @@ class TaskService:
                 case _:
                     outcomes[key] = without_claim(groups[key], answer)
         ended = self._work(list(claims.values()), abandoned)
+        self._meter.lost(len(claims) - len(ended))
         for key, claim in claims.items():
             outcomes[key] = ended.get(claim.task_id) or lost(claim)
         return outcomes
@@ -207,10 +212,11 @@ class TaskService:
         self._leases.hold(claims)
         try:
             given_up = {ending.claim.task_id for ending in abandoned}
-            walked = self._relate([claim for claim in claims if claim.task_id not in given_up])
+            with self._meter.step("walk"):
+                walked = self._relate([claim for claim in claims if claim.task_id not in given_up])
             outcomes: dict[str, Outcome] = {}
             for chunk in _chunks([*abandoned, *walked]):
-                with self._budget.reserve(sum(map(_size_bytes, chunk))):
+                with self._budget.reserve(sum(map(_size_bytes, chunk))), self._meter.step("settle"):
                     outcomes |= self._settler.settle([self._ending(each) for each in chunk], self._charge)
             return outcomes
         finally:

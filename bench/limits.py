@@ -22,6 +22,7 @@ WORKERS_SHARE = 0.9
 FULL_LOAD = 0.9
 PEAK_MB = 250.0
 DOUBLED_TIMES = 1.2
+WATCHED_TIMES = 1.03
 
 
 class Check(NamedTuple):
@@ -43,6 +44,7 @@ def checks(document: Document) -> list[Check]:
         "large-job": _large_job,
         "cloud": _cloud,
         "memory": _memory,
+        "watched": _watched,
     }
     return [check for name, make in makers.items() if name in profiles for check in make(profiles[name])]
 
@@ -158,6 +160,17 @@ def _memory(profile: Document) -> Iterator[Check]:
             f"{peak:.0f} MB, {peak / peaks[0]:.2f} times",
             peak <= DOUBLED_TIMES * peaks[0],
         )
+
+
+def _watched(profile: Document) -> Iterator[Check]:
+    without, with_metrics = ([run["cpu_ms"]["contestants"] for run in each["runs"]] for each in profile["variants"])
+    times = Spread.of(ratios(with_metrics, without))
+    yield Check(
+        "Processor time of a segment with metrics, times without",
+        f"≤ {WATCHED_TIMES}",
+        show(times),
+        times.median <= WATCHED_TIMES,
+    )
 
 
 def peak_mb(each: Document) -> float:

@@ -188,6 +188,17 @@ def lanes(bench: Bench) -> Data:
     return {"latencies_ms": dict(CLOUD_MS), "variants": compare(bench, variants)}
 
 
+def watched(bench: Bench) -> Data:
+    """The same worker with and without somebody who may ask it how it goes."""
+    size = bench.scale.family
+    plan = Plan(text=bench.text(size), segments=size.segments_per_text, jobs=2 * bench.scale.jobs)
+    variants = [
+        Variant("not watched", 0, plan),
+        Variant("watched", 1, replace(plan, settings={"METRICS_PORT": "0"})),
+    ]
+    return {"variants": compare(bench, variants, looks=False)}
+
+
 def first_segment(bench: Bench) -> Data:
     """The first segment of a job, with no page anywhere but with warm plans: another family went before."""
     size = bench.scale.family
@@ -210,4 +221,5 @@ PROFILES: Mapping[str, Callable[[Bench], Data]] = {
     "cloud": cloud,
     "lanes": lanes,
     "memory": memory,
+    "watched": watched,
 }

@@ -23,6 +23,7 @@ TITLES: Mapping[str, str] = {
     "cloud": "Cloud: every service as far away as in a real region",
     "lanes": "Batches in hand, in the cloud",
     "memory": "Memory",
+    "watched": "Metrics served, and not",
 }
 SERVICES: Mapping[str, str] = {"sqs": "SQS", "postgres": "PostgreSQL", "neo4j": "Neo4j", "cache": "cache"}
 ABSENT = "–"

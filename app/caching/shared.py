@@ -19,11 +19,13 @@ from app.caching.key import key_prefix
 from app.caching.memory import SHORT_SECONDS, is_short_lived
 from app.caching.server_clock import ServerClock
 from app.caching.store import Entry, Store, StoreError
+from app.core.meter import NO_METER, Meter, Service
 from app.pages.format import FORMAT_VERSION, PageTooLargeError, decode_page, encode_page
 from app.pages.page import Page, PageFormatError
 
 logger = logging.getLogger(__name__)
 
+SERVICE: Final[Service] = "Dragonfly"
 MARKER_MS: Final = 2_000
 FIRST_REST_SECONDS: Final = 10.0  # for how long a store that failed is left alone; doubles while it fails
 LONGEST_REST_SECONDS: Final = 60.0
@@ -44,11 +46,19 @@ class Polled(NamedTuple):
 class SharedTier:
     """Safe to use from several threads. `clock` in seconds."""
 
-    def __init__(self, store: Store, key: bytes, ttl_seconds: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: bytes,
+        ttl_seconds: int,
+        clock: Callable[[], float] = time.monotonic,
+        meter: Meter = NO_METER,
+    ) -> None:
         """`key`: see app/caching/key.py; pages under different keys never meet."""
         self._key = key
         self._prefix = f"srp:{FORMAT_VERSION}:{key_prefix(key)}"
         self._store = store
+        self._meter = meter
         self._ttl_ms = ttl_seconds * 1000
         self._clock = clock
         self._breaker = _Breaker(clock)
@@ -56,6 +66,11 @@ class SharedTier:
         self._said_too_large = False
         self._warned_at = -RUBBISH_WARNING_SECONDS
         self._rubbish = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the store works, as far as is known."""
+        return self._breaker.is_closed
 
     def get(self, needs: Mapping[str, int], read_at_us: int) -> dict[str, Page]:
         """Those that are here and were not read before the time (microseconds) that `needs` gives for them.
@@ -121,7 +136,8 @@ class SharedTier:
         """Nothing at all when the store fails or rests."""
         if keys and self._breaker.lets_pass():
             try:
-                values = self._store.get_many(keys)
+                with self._meter.call(SERVICE):
+                    values = self._store.get_many(keys)
             except StoreError as error:
                 self._breaker.failed(error)
             else:
@@ -133,7 +149,8 @@ class SharedTier:
         """Empty when the store fails or rests."""
         if entries and self._breaker.lets_pass():
             try:
-                answers = self._store.set_many(entries)
+                with self._meter.call(SERVICE):
+                    answers = self._store.set_many(entries)
             except StoreError as error:
                 self._breaker.failed(error)
             else:

@@ -19,6 +19,7 @@ from app.caching.key import derive_key
 from app.caching.memory import MemoryTier
 from app.caching.shared import MARKER_MS, SharedTier
 from app.caching.store import RedisStore
+from app.core.meter import NO_METER, Meter
 from app.errors import OutageError, QueryTimeoutError
 from app.pages.page import Page
 from app.pages.reading import Reading
@@ -74,6 +75,7 @@ class PageCache:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         run_in_background: Callable[[Callable[[], None]], None] = lambda work: work(),
+        meter: Meter = NO_METER,
     ) -> None:
         """`shared` None: without a shared cache everything works, only slower. Clock and sleep in seconds.
 
@@ -85,6 +87,7 @@ class PageCache:
         self._clock = clock
         self._sleep = sleep
         self._run_in_background = run_in_background
+        self._meter = meter
         self._lock = Lock()
         self._flights: dict[str, _Flight] = {}
         self._too_slow_until: dict[str, float] = {}
@@ -99,6 +102,7 @@ class PageCache:
         ttl_seconds: int,
         secret: str,
         clock_id: str,
+        meter: Meter = NO_METER,
     ) -> Self:
         """With Dragonfly at `url` (redis:// or rediss://), None for none. Nothing connects yet.
 
@@ -108,9 +112,15 @@ class PageCache:
         """
         shared = None
         if url:
-            shared = SharedTier(RedisStore(url), derive_key(secret, loader.graph_id, clock_id), ttl_seconds)
-        run_in_background = Background("sharing pages")
-        return cls(loader, MemoryTier(memory_bytes), shared, run_in_background=run_in_background)
+            key = derive_key(secret, loader.graph_id, clock_id)
+            shared = SharedTier(RedisStore(url), key, ttl_seconds, meter=meter)
+        background = Background("sharing pages")
+        return cls(loader, MemoryTier(memory_bytes), shared, run_in_background=background, meter=meter)
+
+    @property
+    def is_shared_up(self) -> bool | None:
+        """Whether the shared cache works, as far as is known; None without one."""
+        return None if self._shared is None else self._shared.is_up
 
     def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         """See `PageSource`. Raises what loading raises.
@@ -120,6 +130,7 @@ class PageCache:
         """
         reading.came_further()
         found = self._memory.get(needs)
+        self._meter.pages("memory", len(found))
         while len(found) < len(needs):
             missing = _without(needs, found)
             self._refuse_too_slow(missing)
@@ -130,6 +141,7 @@ class PageCache:
                 page = self._await(flight, reading)
                 if page is not None and page.read_at_us >= missing[name]:
                     found[name] = page
+                    self._meter.pages("memory", 1)
         return found
 
     def _refuse_too_slow(self, missing: Mapping[str, int]) -> None:
@@ -213,11 +225,13 @@ class PageCache:
     def _fetch(self, needs: Mapping[str, int], reading: Reading) -> Iterator[dict[str, Page]]:
         """From memory once more, as the last flight may have landed just before ours took off; then from afar."""
         yield (pages := self._memory.get(needs))
+        self._meter.pages("memory", len(pages))
         missing = _without(needs, pages)
         if self._shared is None:
             yield from self._load([*missing], reading)
             return
         yield (cached := self._shared.get(missing, reading.read_at_us))
+        self._meter.pages("shared", len(cached))
         self._memory.put(cached.values())
         missing = _without(missing, cached)
         deadline = self._clock() + MARKER_MS / 1000
@@ -239,6 +253,7 @@ class PageCache:
                 break
             self._sleep(pause)
             pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
+        self._meter.pages("shared", len(pages))
         self._memory.put(pages.values())
         return pages
 
@@ -248,6 +263,7 @@ class PageCache:
             return
         for part in self._loader.load_parts(ids, reading):
             pages = dict(part)
+            self._meter.pages("graph", len(pages))
             self._memory.put(pages.values())
             if (shared := self._shared) is not None:
                 self._run_in_background(partial(shared.put, pages.values()))

@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.core.meter import NO_METER, Meter
 from app.errors import (
     DataError,
     OutageError,
@@ -44,6 +45,9 @@ MAX_REPEATS: Final = 20
 KEEPS_PLANS: Final = "keeps_plans"
 """Of a connection's `info` and an engine's options: false where prepared statements are not found again."""
 
+METER: Final = "meter"
+"""Of an engine's options: who is told of each call."""
+
 _REPEATABLE: Final = frozenset({"40001", "40P01"})
 _NO_SUCH_PLAN: Final = frozenset({"26000", "42P05"})
 """No such prepared statement; one of that name exists already: the server connection is not the one we prepared on."""
@@ -60,7 +64,13 @@ _TOO_LONG: Final = frozenset({"55P03", "57014"})
 _learning = threading.Lock()
 
 
-def make_engine(url: str, *, pool_size: int = 4, application_name: str = "segment-relationship-processor") -> Engine:
+def make_engine(
+    url: str,
+    *,
+    pool_size: int = 4,
+    application_name: str = "segment-relationship-processor",
+    meter: Meter = NO_METER,
+) -> Engine:
     """An engine for `url` (``postgresql://``, ``postgres://`` or ``postgresql+psycopg2://``) with bounded waits."""
     parsed = make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg2")
     engine = create_engine(
@@ -71,6 +81,7 @@ def make_engine(url: str, *, pool_size: int = 4, application_name: str = "segmen
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_use_lifo=True,  # the one used last goes first: PostgreSQL has its plans
         pool_recycle=1_800,
+        execution_options={METER: meter},
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": application_name,
@@ -116,6 +127,17 @@ def run(
     ours is conditional on the state that it finds, so that a repeat of one that had committed changes nothing.
     Raises `OutageError`, `TransientError` or `DataError`.
     """
+    meter: Meter = engine.get_execution_options().get(METER, NO_METER)
+    with meter.call(SERVICE):
+        return _run(engine, sql, parameters, lock_timeout_ms)
+
+
+def _run(
+    engine: Engine,
+    sql: str | Callable[[PoolProxiedConnection], str],
+    parameters: Mapping[str, Any] | None,
+    lock_timeout_ms: int,
+) -> list[Any]:
     cut = 0
     for repeat in range(MAX_REPEATS):
         try:

@@ -16,6 +16,7 @@ from typing import Any, Final, LiteralString
 import neo4j
 from neo4j import exceptions as vendor
 
+from app.core.meter import NO_METER, Meter
 from app.errors import (
     ConfigurationError,
     OutageError,
@@ -118,10 +119,11 @@ def open_driver(uri: str, user: str, password: str) -> neo4j.Driver:
 class Reader:
     """Runs read-only queries on the leader."""
 
-    def __init__(self, driver: neo4j.Driver, database: str | None) -> None:
+    def __init__(self, driver: neo4j.Driver, database: str | None, meter: Meter = NO_METER) -> None:
         """`database` None: the user's home database."""
         self._driver = driver
         self._database = database
+        self._meter = meter
         self._is_closed = False
 
     def close(self) -> None:
@@ -147,7 +149,8 @@ class Reader:
         """
         watch = Watch(came_further)
         try:
-            return self._run(query, consume, seconds, parameters, watch)
+            with self._meter.call(SERVICE):
+                return self._run(query, consume, seconds, parameters, watch)
         except (vendor.GqlError, OSError) as error:
             raise translate(error) from error
         finally:

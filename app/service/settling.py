@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Final, assert_never
 
 from app.core.endings import Completed, Ending, Failed, GivenBack, Postponed, Settled
+from app.core.meter import NO_METER, Meter
 from app.core.outcomes import Dead, Done, Hide, Outcome
 from app.core.ports import Announcer, ResultStore
 from app.core.segments import JUST_AFTER_SECONDS, Claimed
@@ -41,10 +42,11 @@ type Charge = Callable[[Claimed, Exception], Ending]
 class Settler:
     """Settles endings in batches; each has an outcome of its own. Safe to share between threads."""
 
-    def __init__(self, results: ResultStore, announcer: Announcer, gate: Gate) -> None:
+    def __init__(self, results: ResultStore, announcer: Announcer, gate: Gate, meter: Meter = NO_METER) -> None:
         self._results = results
         self._announcer = announcer
         self._gate = gate
+        self._meter = meter
         self._owed: list[Ending] = []
         self._owed_bytes = 0
         self._lock = threading.Lock()
@@ -74,7 +76,7 @@ class Settler:
 
         Raises `ProcessorError`.
         """
-        return self._results.settle([GivenBack(claim) for claim in claims]).task_ids
+        return self._commit([GivenBack(claim) for claim in claims]).task_ids
 
     @property
     def owes(self) -> bool:
@@ -105,7 +107,7 @@ class Settler:
             job = jobs.pop()
             try:
                 if time.monotonic() < deadline:
-                    self._results.settle(job)
+                    self._commit(job)
                     continue
             except StatementTimeoutError:
                 pass
@@ -115,7 +117,7 @@ class Settler:
             self._owe(job)
 
     def _write(self, endings: Sequence[Ending]) -> Settled:
-        settled = self._results.settle(endings)
+        settled = self._commit(endings)
         self._announcer.submit(settled.announcements)
         for surplus in settled.surpluses:
             log.error(
@@ -128,6 +130,11 @@ class Settler:
                 surplus.job_id,
                 extra=fields(job_id=surplus.job_id),
             )
+        return settled
+
+    def _commit(self, endings: Sequence[Ending]) -> Settled:
+        settled = self._results.settle(endings)
+        self._meter.settled(endings, settled.task_ids)
         return settled
 
     def _owe(self, endings: Sequence[Ending]) -> None:

@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
+from app.core.meter import NO_METER, Meter
 from app.errors import ConfigurationError, OutageError, ProcessorError, TransientError
 from app.sqs.lean import LeanClient, make_http_session
 
@@ -132,8 +133,9 @@ class QueueFacts:
 class Queue:
     """A queue by its URL. Raises `OutageError`, `TransientError` or `ConfigurationError`."""
 
-    def __init__(self, client: "SQSClient", url: str) -> None:
+    def __init__(self, client: "SQSClient", url: str, meter: Meter = NO_METER) -> None:
         self._client = client
+        self._meter = meter
         self.url = url
         self.name = url.rsplit("/", 1)[-1]
         self.is_fifo = self.name.endswith(".fifo")
@@ -151,7 +153,7 @@ class Queue:
 
     def attributes(self) -> dict[str, str]:
         """All that SQS tells of the queue, under its own names."""
-        with _Translated(self.name):
+        with _Translated(self.name), self._meter.call(SERVICE):
             reply = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])
         self._note(reply)
         values: Any = reply.get("Attributes", {})
@@ -172,7 +174,7 @@ class Queue:
 
     def receive(self, most: int, wait_seconds: int, visibility_seconds: int) -> list[Any]:
         """Up to `most` (1 to 10) messages as boto3 gives them, with their attributes; none after `wait_seconds`."""
-        with _Translated(self.name):
+        with _Translated(self.name), self._meter.call(SERVICE):
             reply = self._client.receive_message(
                 QueueUrl=self.url,
                 MaxNumberOfMessages=most,
@@ -226,7 +228,7 @@ class Queue:
 
     def purge(self) -> None:
         """Empty the queue; AWS allows it once in 60 s."""
-        with _Translated(self.name):
+        with _Translated(self.name), self._meter.call(SERVICE):
             self._client.purge_queue(QueueUrl=self.url)
 
     def _entry(self, message: Outgoing) -> dict[str, Any]:
@@ -249,7 +251,7 @@ class Queue:
         first = True
         for batch in _batches(entries):
             try:
-                with _Translated(self.name):
+                with _Translated(self.name), self._meter.call(SERVICE):
                     reply = call(QueueUrl=self.url, Entries=[{"Id": str(at), **entries[at]} for at in batch])
             except ProcessorError as error:
                 if first:

@@ -30,13 +30,13 @@ class Progress:
 
     def slowest(self) -> tuple[str, float]:
         """The name of the thread that has stood still longest, and for how many seconds."""
-        thread, since = min(self._marks.items(), key=lambda mark: mark[1])
+        thread, since = min(list(self._marks.items()), key=lambda mark: mark[1])
         return thread.name, self._clock() - since
 
     def stalled(self, limit_seconds: float) -> list[Thread]:
         """Those that have stood still for longer than that."""
         oldest = self._clock() - limit_seconds
-        return [thread for thread, since in self._marks.items() if since < oldest]
+        return [thread for thread, since in list(self._marks.items()) if since < oldest]
 
 
 class MarkingStop(Stop):

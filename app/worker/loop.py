@@ -100,7 +100,8 @@ class Loop:
             self._act(handled, outcomes)
 
     def _act(self, deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
-        self.parts.acknowledger.act(deliveries, outcomes)
+        with self.parts.meter.step("acknowledge"):
+            self.parts.acknowledger.act(deliveries, outcomes)
         self.parts.in_flight.let_go(deliveries)
         self.parts.progress.mark()
         self.parts.tally.add(outcomes)

@@ -40,14 +40,16 @@ class Lookout:
         self._segments = segments
         self._dead_letters = dead_letters
         self._read_lag = read_lag
+        self.latest = Outlook()
 
     def look(self) -> Outlook:
-        """How it looks now. Never raises `ProcessorError`."""
-        return Outlook(
+        """How it looks now, kept as `latest`. Never raises `ProcessorError`."""
+        self.latest = Outlook(
             self._ask(SERVICE, lambda: self._segments.facts().waiting),
             self._ask(SERVICE, self._count_dead),
             self._ask("PostgreSQL", lambda: self._read_lag() if self._read_lag else None),
         )
+        return self.latest
 
     def _count_dead(self) -> int | None:
         return self._dead_letters.facts().messages if self._dead_letters else None

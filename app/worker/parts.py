@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from app.core.meter import NO_METER, Meter
 from app.sqs.acknowledge import Acknowledger
 from app.sqs.queue import Queue
 from app.threads.gate import Gate
@@ -63,6 +64,7 @@ class Parts:
     """Of every lane and helper; `mark` it wherever a batch has come further."""
     helpers: Mapping[str, Helper]
     tally: Tally = field(default_factory=Tally)
+    meter: Meter = NO_METER
     is_idle: Callable[[], bool] = _yes
     """Whether the helpers have nothing left to do."""
     close: Callable[[], None] = _nothing

@@ -23,6 +23,8 @@ log = logging.getLogger("app.worker.loop")
 REPORT_SECONDS: Final = 60.0
 RARE_SECONDS: Final = 600.0
 """Between two lines while nothing is done, or once an outage has lasted for so long."""
+LOOK_SECONDS: Final = 15.0
+"""How often the services are asked where somebody reads metrics."""
 STEP_SECONDS: Final = 1.0
 
 
@@ -36,14 +38,17 @@ class Reporter:
         look: Callable[[], Outlook],
         *,
         report_seconds: float = REPORT_SECONDS,
+        look_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: the gate's."""
+        """`look_seconds`: how often to look also without a line to say; None: not at all. `clock`: the gate's."""
         self._tally = tally
         self._gate = gate
         self._look = look
         self._report_seconds = report_seconds
+        self._look_seconds = look_seconds
         self._clock = clock
+        self._looked_at: float | None = None
         self._told: Counter[type] = Counter()
         self._told_at = self._decided_at = clock()
         self._told_of_quiet = False
@@ -53,6 +58,7 @@ class Reporter:
         while not stop.wait(STEP_SECONDS):
             try:
                 self.report_when_due()
+                self.look_when_due()
             except Exception:
                 log.exception("Saying how it goes failed, and is tried again")
 
@@ -65,6 +71,13 @@ class Reporter:
         counts = self._tally.counts()
         if self._is_due(now, is_quiet=counts == self._told):
             self._report(now, counts)
+
+    def look_when_due(self) -> None:
+        """Keep what is known of the services fresh, for whoever reads metrics."""
+        now = self._clock()
+        if self._look_seconds is not None and (self._looked_at is None or now - self._looked_at >= self._look_seconds):
+            self._looked_at = now
+            self._look()
 
     def _is_due(self, now: float, *, is_quiet: bool) -> bool:
         if not is_quiet or not self._told_of_quiet or now - self._told_at >= RARE_SECONDS:

@@ -9,6 +9,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.caching.key import name_clock
 from app.caching.tiers import PageCache
 from app.config import AWS, Settings, aws_access, load_settings, refuse_same_queues
+from app.core.meter import Meter
 from app.db.checks import expect_tables, ping
 from app.db.claims import PostgresClaims
 from app.db.lag import PostgresLag
@@ -36,21 +38,17 @@ from app.sqs.acknowledge import Acknowledger
 from app.sqs.queue import Queue, QueueFacts, make_client
 from app.tasks import TaskService
 from app.threads.budget import ByteBudget
-from app.threads.gate import Gate
-from app.threads.progress import Progress
 from app.threads.room import Room
 from app.threads.stopping import Stop
 from app.worker.handling import MessageHandler, SegmentHandler
 from app.worker.heartbeat import Heartbeat, lease_seconds_of
 from app.worker.housekeeper import Housekeeper
-from app.worker.in_flight import InFlight
 from app.worker.loop import Loop
 from app.worker.outlook import Lookout
 from app.worker.parts import Limits, Parts
 from app.worker.prober import Prober
-from app.worker.reporter import Reporter
 from app.worker.startup import persist
-from app.worker.tally import Tally
+from app.worker.watching import SelfKnowledge
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -73,6 +71,8 @@ QUEUE_SETTINGS: Final = (
     "sqs_calls",
     "polling_wait_time_ms",
     "shutdown_grace_seconds",
+    "metrics_port",
+    "metrics_host",
     "log_level",
     "log_format",
 )
@@ -100,16 +100,17 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
     settings = load_settings()
     worker = _begin_log(settings)
     limits = _limits(wanted, settings, settings.sqs_batches_in_hand)
-    queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits)
-    facts = queues.check(stop)
-    progress, gate, in_flight, tally = Progress(), Gate(), InFlight(), Tally()
+    own = _begin_self(settings, limits, stop, "SQS", "PostgreSQL", "Neo4j")
+    progress, gate, in_flight, meter = own.progress, own.gate, own.in_flight, own.meter
+    queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits, meter)
 
-    engine = make_engine(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS)
+    engine = make_engine(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS, meter=meter)
     graph = Neo4JDatabase(
         settings.neo4j_uri,
         settings.neo4j_user,
         settings.neo4j_password,
         settings.neo4j_database,
+        meter=meter,
     )
     pages = PageCache.connect(
         graph,
@@ -118,6 +119,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         ttl_seconds=settings.cache_ttl_seconds,
         secret=settings.neo4j_password,
         clock_id=name_clock(settings.postgres_url),
+        meter=meter,
     )
     claims = PostgresClaims(engine, worker, settings.max_attempts)
     results = PostgresResults(engine)
@@ -133,11 +135,12 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         Claimer(claims, lease_seconds=lease_seconds_of(limits.visibility_timeout_seconds)),
         partial(walk_together, source=pages, came_further=progress.mark),
         Charger(settings.max_attempts),
-        Settler(results, housekeeper, gate),
+        Settler(results, housekeeper, gate, meter),
         in_flight,
         gate,
         Room(progress.mark),
         ByteBudget(RESULTS_BYTES, progress.mark),
+        meter,
     )
 
     def probe_postgres() -> None:
@@ -145,9 +148,23 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         ping(engine)
         service.catch_up()
 
+    with ExitStack() as undo:
+        undo.callback(stop_serving := own.serve(lookout, lambda: pages.is_shared_up))
+        facts = queues.check(stop)
+        own.checkup.saw("SQS")
+        persist(lambda: expect_tables(engine, claims, results), "PostgreSQL", stop)
+        own.checkup.saw("PostgreSQL")
+        persist(graph.ping, "Neo4j", stop)
+        # What is strange in the graph's data is a warning.
+        for finding in persist(lambda: validate(graph, full=False), "Neo4j", stop) or ():
+            log.warning("The graph: %s", finding)
+        own.checkup.saw("Neo4j")
+        undo.pop_all()
+
     def close() -> None:
         engine.dispose()
         graph.close()
+        stop_serving()
 
     parts = Parts(
         queue=queues.polled,
@@ -157,20 +174,12 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         prober=Prober(gate, {"SQS": queues.segments.facts, "Neo4j": graph.ping, "PostgreSQL": probe_postgres}),
         handler=SegmentHandler(service, in_flight),
         progress=progress,
-        helpers={
-            "heartbeat": heartbeat,
-            "housekeeper": housekeeper,
-            "reporter": Reporter(tally, gate, lookout.look),
-        },
-        tally=tally,
+        helpers={"heartbeat": heartbeat, "housekeeper": housekeeper, "reporter": own.reporter(lookout)},
+        tally=own.tally,
+        meter=meter,
         is_idle=lambda: housekeeper.is_idle,
         close=close,
     )
-    persist(lambda: expect_tables(engine, claims, results), "PostgreSQL", stop)
-    persist(graph.ping, "Neo4j", stop)
-    # What is strange in the graph's data is a warning.
-    for finding in persist(lambda: validate(graph, full=False), "Neo4j", stop) or ():
-        log.warning("The graph: %s", finding)
     return Loop(parts, limits, stop)
 
 
@@ -183,10 +192,15 @@ def build_message_loop(wanted: Wanted, handle_message: Callable[[Any], None], st
     _begin_log(settings)
     is_asked_for = "sqs_batches_in_hand" in settings.model_fields_set
     limits = _limits(wanted, settings, settings.sqs_batches_in_hand if is_asked_for else 1)
-    queues = _Queues.open(wanted, settings, None, limits)
-    facts = queues.check(stop)
-    gate, in_flight, tally = Gate(), InFlight(), Tally()
+    own = _begin_self(settings, limits, stop, "SQS")
+    gate, in_flight, meter = own.gate, own.in_flight, own.meter
+    queues = _Queues.open(wanted, settings, None, limits, meter)
     lookout = Lookout(gate, queues.segments, queues.dead_letters)
+    with ExitStack() as undo:
+        undo.callback(stop_serving := own.serve(lookout))
+        facts = queues.check(stop)
+        own.checkup.saw("SQS")
+        undo.pop_all()
     heartbeat = Heartbeat(in_flight, queues.segments, visibility_seconds=limits.visibility_timeout_seconds)
     parts = Parts(
         queue=queues.polled,
@@ -195,9 +209,11 @@ def build_message_loop(wanted: Wanted, handle_message: Callable[[Any], None], st
         gate=gate,
         prober=Prober(gate, {"SQS": queues.segments.facts}),
         handler=MessageHandler(handle_message),
-        progress=Progress(),
-        helpers={"heartbeat": heartbeat, "reporter": Reporter(tally, gate, lookout.look)},
-        tally=tally,
+        progress=own.progress,
+        helpers={"heartbeat": heartbeat, "reporter": own.reporter(lookout)},
+        tally=own.tally,
+        meter=meter,
+        close=stop_serving,
     )
     return Loop(parts, limits, stop)
 
@@ -209,6 +225,11 @@ def _begin_log(settings: Settings) -> str:
     if not logging.getLogger().handlers:
         setup_logging(settings.log_level, settings.log_format)
     return worker
+
+
+def _begin_self(settings: Settings, limits: Limits, stop: Stop, *dependencies: str) -> SelfKnowledge:
+    host, port = settings.metrics_host, settings.metrics_port
+    return SelfKnowledge.begin(host, port, stop, dependencies, stall_seconds=limits.stall_seconds)
 
 
 def _limits(wanted: Wanted, settings: Settings, lanes: int) -> Limits:
@@ -235,7 +256,9 @@ class _Queues:
     dead_letters: Queue | None
 
     @classmethod
-    def open(cls, wanted: Wanted, settings: Settings, completed_url: str | None, limits: Limits) -> "_Queues":
+    def open(
+        cls, wanted: Wanted, settings: Settings, completed_url: str | None, limits: Limits, meter: Meter
+    ) -> "_Queues":
         """Raises `ConfigurationError` when two of them are one. Connects to nothing."""
         dead_letters_url = settings.sqs_dead_letter_queue_url
         refuse_same_queues(
@@ -261,10 +284,10 @@ class _Queues:
 
         calls = client(0)
         return cls(
-            polled=Queue(client(limits.wait_time_seconds), wanted.queue_url),
-            segments=Queue(calls, wanted.queue_url),
-            completed=Queue(calls, completed_url or wanted.queue_url),
-            dead_letters=Queue(calls, dead_letters_url) if dead_letters_url else None,
+            polled=Queue(client(limits.wait_time_seconds), wanted.queue_url, meter),
+            segments=Queue(calls, wanted.queue_url, meter),
+            completed=Queue(calls, completed_url or wanted.queue_url, meter),
+            dead_letters=Queue(calls, dead_letters_url, meter) if dead_letters_url else None,
         )
 
     def check(self, stop: Stop) -> QueueFacts:

@@ -19,6 +19,7 @@ from app.tasks import TaskService
 from app.threads.budget import ByteBudget
 from app.threads.gate import Gate
 from app.threads.room import Room
+from app.worker.counts import Counts
 from tests.support.fakes import FakeDatabase
 from tests.support.rows import SegmentRow
 
@@ -145,6 +146,7 @@ class Rig:
         self.gate = Gate()
         self.room = Room()
         self.budget = ByteBudget(1_000)
+        self.counts = Counts()
         self.service = self.make_service(self.gate)
 
     def make_service(self, gate: Gate) -> TaskService:
@@ -152,11 +154,12 @@ class Rig:
             Claimer(self.database, lease_seconds=LEASE_SECONDS),
             self.graph,
             Charger(MAX_ATTEMPTS),
-            Settler(self.database, self, gate),
+            Settler(self.database, self, gate, self.counts),
             self.leases,
             gate,
             self.room,
             self.budget,
+            self.counts,
         )
 
     def submit(self, announcements: Sequence[Announcement]) -> None:

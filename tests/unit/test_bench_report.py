@@ -226,6 +226,13 @@ def test_disturbed_runs_are_told() -> None:
     assert "disturbed" not in markdown(a_document(standard=STANDARD))
 
 
+@pytest.mark.parametrize(("watched_ms", "ok"), [(0.51, True), (0.52, False)])
+def test_what_watching_costs_is_held_against_its_limit(watched_ms: float, ok: bool) -> None:
+    watched = a_variant("watched", 1, 990, cpu_ms={"contestants": watched_ms})
+    (check,) = checks(a_document(watched={"variants": [a_variant("not watched", 0, 1_000), watched]}))
+    assert (check.what, check.ok) == ("Processor time of a segment with metrics, times without", ok)
+
+
 def test_small_sizes_are_marked() -> None:
     assert "but small sizes" in must_show({**a_document(standard=STANDARD), "scale": QUICK.name})
 

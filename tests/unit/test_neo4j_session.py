@@ -10,6 +10,7 @@ import pytest
 from neo4j import exceptions as vendor
 
 from app import neo4j_database
+from app.core.meter import NO_METER
 from app.core.segments import Start
 from app.errors import (
     ConfigurationError,
@@ -76,6 +77,7 @@ class ScriptedReader(Reader):
 
     def __init__(self, *script: Exception | list[Any]) -> None:
         self.script = list(script)
+        self._meter = NO_METER
 
     def _run[T](
         self,
