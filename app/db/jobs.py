@@ -31,6 +31,28 @@ FROM unnest(%(segment_ids)s::text[], %(starts)s::bigint[], %(ends)s::bigint[])
 ON CONFLICT (job_id, segment_id) DO NOTHING
 """
 
+# The same, if the key is new; whoever uses it at the same time waits here for the first. Where it is known, or is a
+# moment later, nothing is written.
+CREATE_ONCE: Final = """
+WITH kept AS (
+    INSERT INTO idempotency_key (key, manifestation_id, job_id)
+    VALUES (%(key)s, %(manifestation_id)s, %(job_id)s::uuid)
+    ON CONFLICT (key) DO NOTHING
+    RETURNING job_id
+), made AS (
+    INSERT INTO root_job (job_id, manifestation_id, total_segments, completed_segments, status)
+    SELECT job_id, %(manifestation_id)s, cardinality(%(segment_ids)s::text[]), 0, 'QUEUED' FROM kept
+    RETURNING job_id
+)
+INSERT INTO segment_task (job_id, segment_id, status, span_start, span_end)
+SELECT made.job_id, w.segment_id, 'QUEUED', w.span_start, w.span_end
+FROM made
+CROSS JOIN unnest(%(segment_ids)s::text[], %(starts)s::bigint[], %(ends)s::bigint[])
+     AS w (segment_id, span_start, span_end)
+"""
+
+FIND_KEY: Final = "SELECT manifestation_id, job_id::text FROM idempotency_key WHERE key = %(key)s"
+
 COLUMNS: Final = """
 SELECT job_id::text, manifestation_id, total_segments, completed_segments, failed_segments, status,
        created_at, updated_at, cancelled_at
@@ -108,14 +130,18 @@ class PostgresJobs:
 
     def create(self, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> None:
         """Write the job with all its segments, (id, start, end), or nothing. Doing it twice does it once."""
-        parameters = {
-            "job_id": job_id,
-            "manifestation_id": manifestation_id,
-            "segment_ids": [segment[0] for segment in segments],
-            "starts": [segment[1] for segment in segments],
-            "ends": [segment[2] for segment in segments],
-        }
-        run(self._engine, CREATE, parameters)
+        run(self._engine, CREATE, _new_job(job_id, manifestation_id, segments))
+
+    def create_once(
+        self, key: str, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]
+    ) -> None:
+        """As `create`, and keep `key` with it; nothing when the key is kept already, with whatever job."""
+        run(self._engine, CREATE_ONCE, {**_new_job(job_id, manifestation_id, segments), "key": key})
+
+    def find_key(self, key: str) -> tuple[str, str] | None:
+        """(manifestation id, job id) that the key is kept with."""
+        rows = _rows(self._engine, FIND_KEY, {"key": key})
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def get(self, job_id: str) -> Job | None:
         """The job, if there is one."""
@@ -158,6 +184,16 @@ class PostgresJobs:
 
     def _jobs(self, sql: str, **parameters: Any) -> Iterator[Job]:
         return (Job(*row) for row in _rows(self._engine, sql, parameters))
+
+
+def _new_job(job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "manifestation_id": manifestation_id,
+        "segment_ids": [segment[0] for segment in segments],
+        "starts": [segment[1] for segment in segments],
+        "ends": [segment[2] for segment in segments],
+    }
 
 
 def _rows(engine: Engine, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
