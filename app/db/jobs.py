@@ -4,6 +4,7 @@ Invariant: a job and all its segments appear together or not at all; and each st
 depends on the state that it finds.
 """
 
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import batched
 from typing import Any, Final
@@ -109,10 +110,12 @@ FROM sent
 WHERE t.task_id = sent.task_id
 """
 
+# One value of 16 bytes a segment, so that the keys of the largest job are a few megabytes.
 LIST_TASKS: Final = """
-SELECT task_id::text FROM segment_task WHERE job_id = %(job_id)s::uuid
-ORDER BY span_start NULLS LAST, segment_id COLLATE "C"
+SELECT string_agg(uuid_send(task_id), ''::bytea ORDER BY span_start NULLS LAST, segment_id COLLATE "C")
+FROM segment_task WHERE job_id = %(job_id)s::uuid
 """
+KEY_BYTES: Final = 16
 
 READ_RECORDS: Final = """
 SELECT t.segment_id, t.span_start, t.span_end, t.status, t.result_json::text, t.error_message
@@ -174,11 +177,12 @@ class PostgresJobs:
 
         No transaction stays open while a slow reader takes its time, so each record is true for itself.
         """
-        tasks = [row[0] for row in run(self._engine, LIST_TASKS, {"job_id": job_id})]
-        return self._read_tasks(tasks)
+        keys = run(self._engine, LIST_TASKS, {"job_id": job_id})[0][0]
+        return self._read_tasks(bytes(keys or b""))
 
-    def _read_tasks(self, task_ids: Sequence[str]) -> Iterator[SegmentRecord]:
-        for chunk in batched(task_ids, RECORDS_PER_QUERY):
+    def _read_tasks(self, keys: bytes) -> Iterator[SegmentRecord]:
+        ids = (str(uuid.UUID(bytes=keys[at : at + KEY_BYTES])) for at in range(0, len(keys), KEY_BYTES))
+        for chunk in batched(ids, RECORDS_PER_QUERY):
             for row in _rows(self._engine, READ_RECORDS, {"task_ids": list(chunk)}):
                 yield SegmentRecord(*row)
 

@@ -8,13 +8,15 @@ import uuid
 from collections.abc import Iterator
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from app.core.jobs import ConflictError, Job, KeyTakenError, NotFoundError, SegmentRecord
+from app.db.jobs import PostgresJobs
 from app.jobs.producer import Producer, find_job
 from app.jobs.wiring import GRAPH, SEGMENTS_QUEUE, STORE, require
 from app.models import AllRelations, JobCreated, JobState
+from app.web.bodies import PartialRelations
 from app.web.ids import JobId, TextId, check_text, read_job_id
 from app.web.parts import Services
 from app.web.problems import FieldError, may_answer
@@ -77,26 +79,72 @@ def read_status(job_id: JobId, parts: Services) -> JobState:
 
 
 @router.get(
-    "/relation/{manifestation_id:path}/all-relations", response_model=AllRelations, responses=may_answer(404, 409)
+    "/relation/{manifestation_id:path}/all-relations",
+    response_model=PartialRelations | AllRelations,
+    responses=may_answer(404, 409),
 )
-def read_all_relations(manifestation_id: TextId, parts: Services) -> StreamingResponse:
+def read_all_relations(
+    manifestation_id: TextId,
+    parts: Services,
+    job_id: Annotated[str | None, Query(description="Of this job, and not of the newest COMPLETED one.")] = None,
+    partial: Annotated[
+        bool, Query(description="What an unfinished or FAILED job has found so far, with how far it has come.")
+    ] = False,
+) -> StreamingResponse:
     """Every segment of the text with all that is related to it, from the newest COMPLETED job; streamed."""
     check_text(manifestation_id)
-    job = parts.jobs.find_newest(manifestation_id)
+    job = _newest_job(parts.jobs, manifestation_id) if job_id is None else _job_of(parts.jobs, job_id, manifestation_id)
+    if not partial and job.status != "COMPLETED":
+        raise ConflictError(_why_not_yet(job, is_newest=job_id is None))
+    records = parts.jobs.read_records(job.job_id)
+    if partial:
+        head = json.dumps(_progress(job), separators=(",", ":"))
+        records = (record for record in records if record.status == "COMPLETED")
+    else:
+        head = json.dumps({"manifestation_id": manifestation_id}, separators=(",", ":"))
+    return StreamingResponse(_relations_json(head, records), media_type="application/json")
+
+
+def _newest_job(jobs: PostgresJobs, manifestation_id: str) -> Job:
+    """The newest COMPLETED one or, without one, the newest."""
+    job = jobs.find_newest(manifestation_id)
     if job is None:
         raise NotFoundError(f"there is no job of the manifestation {manifestation_id!r}")
-    if job.status != "COMPLETED":
-        raise ConflictError(
-            f"no job of the manifestation {manifestation_id!r} is COMPLETED; the newest one, {job.job_id}, is"
-            f" {job.status} with {job.completed_segments} of {job.total_segments} segments completed"
+    return job
+
+
+def _job_of(jobs: PostgresJobs, job_id: str, manifestation_id: str) -> Job:
+    job = find_job(jobs, read_job_id(job_id))
+    if job.manifestation_id != manifestation_id:
+        raise NotFoundError(
+            f"job {job.job_id} is of the manifestation {job.manifestation_id!r}, not of {manifestation_id!r}"
         )
-    records = parts.jobs.read_records(job.job_id)
-    return StreamingResponse(_relations_json(manifestation_id, records), media_type="application/json")
+    return job
 
 
-def _relations_json(manifestation_id: str, records: Iterator[SegmentRecord]) -> Iterator[str]:
-    """The body of `AllRelations`: the stored results are passed on as they are, some at a time."""
-    piece = f'{{"manifestation_id":{json.dumps(manifestation_id)},"segments":['
+def _why_not_yet(job: Job, *, is_newest: bool) -> str:
+    counts = f"{job.status} with {job.completed_segments} of {job.total_segments} segments completed"
+    partly = "(what there is comes with ?partial=true)"
+    if is_newest:
+        text = f"no job of the manifestation {job.manifestation_id!r} is COMPLETED {partly}"
+        return f"{text}; the newest one, {job.job_id}, is {counts}"
+    return f"job {job.job_id} is not COMPLETED {partly}, it is {counts}"
+
+
+def _progress(job: Job) -> dict[str, str | int]:
+    return {
+        "manifestation_id": job.manifestation_id,
+        "job_id": job.job_id,
+        "status": job.status,
+        "total_segments": job.total_segments,
+        "completed_segments": job.completed_segments,
+        "failed_segments": job.failed_segments,
+    }
+
+
+def _relations_json(head: str, records: Iterator[SegmentRecord]) -> Iterator[str]:
+    """The members of `head`, an object, and the segments: stored results are passed on as they are, some at a time."""
+    piece = f'{head[:-1]},"segments":['
     separator = ""
     for record in records:
         mappings = record.related or "[]"

@@ -20,6 +20,7 @@ from app.errors import OutageError
 from app.jobs.producer import Producer
 from app.models import AllRelations, JobState, parse_segment_message
 from app.sqs.queue import Outgoing
+from app.web.bodies import PartialRelations
 from app.web.sending import BackgroundSender
 from devstack.families import SMALL_FAMILY_PATH, Family
 from tests.support.jobs import RESULT, claimed, complete, fail, make_job, rows, segments
@@ -143,6 +144,47 @@ def test_an_unfinished_or_failed_job_has_no_relations_yet(client: httpx.Client, 
     assert answer.json()["detail"].endswith(f"{job_id}, is IN_PROGRESS with 1 of 2 segments completed")
     fail(engine, claimed(engine, job_id, ["s00001"]))
     assert client.get("/relation/m/all-relations").status_code == 409
+
+
+def test_what_an_unfinished_or_failed_job_has_found_is_given_on_request(client: httpx.Client, engine: Engine) -> None:
+    job_id = make_job(engine, 3)
+    complete(engine, claimed(engine, job_id, ["s00001"]))
+    path = "/relation/m/all-relations"
+    found = {
+        "manifestation_id": "m",
+        "job_id": job_id,
+        "status": "IN_PROGRESS",
+        "total_segments": 3,
+        "completed_segments": 1,
+        "failed_segments": 0,
+        "segments": [{"segment_id": "s00001", "mappings": json.loads(RESULT)}],
+    }
+    for parameters in ({}, {"job_id": job_id}, {"job_id": job_id.upper()}):
+        assert client.get(path, params={**parameters, "partial": "true"}).json() == found
+    refused = client.get(path, params={"job_id": job_id})
+    assert (refused.status_code, "partial=true" in refused.json()["detail"]) == (409, True)
+    fail(engine, claimed(engine, job_id, ["s00000", "s00002"]))
+    answer = client.get(path, params={"partial": "true"}).json()
+    assert answer == {**found, "status": "FAILED", "failed_segments": 2}
+    PartialRelations.model_validate(answer)
+
+    whole = make_job(engine, 1)
+    complete(engine, claimed(engine, whole, ["s00000"]))
+    assert client.get(path, params={"partial": "true"}).json()["job_id"] == whole
+    assert set(client.get(path, params={"job_id": whole}).json()) == {"manifestation_id", "segments"}
+    assert client.get(path, params={"partial": "true", "job_id": job_id}).json()["completed_segments"] == 1
+    for parameters, status, words in (
+        ({"job_id": str(uuid.uuid4())}, 404, "there is no job"),
+        ({"job_id": "x"}, 404, "a job's id is a UUID"),
+        ({"partial": "maybe"}, 422, "partial should be a valid boolean"),
+    ):
+        refused = client.get(path, params=parameters)
+        assert (refused.status_code, words in refused.json()["detail"]) == (status, True), refused.text
+    other = client.get("/relation/n/all-relations", params={"job_id": whole})
+    assert (other.status_code, other.json()["detail"]) == (
+        404,
+        f"job {whole} is of the manifestation 'm', not of 'n'",
+    )
 
 
 def test_a_worker_finishes_the_job_and_its_relations_are_served(
