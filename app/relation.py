@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from app.config import load_settings
 from app.logs import setup_logging
 from app.web import api, auth, openapi, page, problems
-from app.web.api_relation import create_job as create_job
 from app.web.parts import get_parts
 from app.web.sending import get_sender
 

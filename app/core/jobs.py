@@ -21,6 +21,10 @@ class ConflictError(PermanentError):
     """The job is in a state in which this cannot be done."""
 
 
+class KeyTakenError(PermanentError):
+    """The idempotency key is kept with a job of another text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A row of root_job."""

@@ -4,6 +4,7 @@ Invariant: a job and all its segments appear together or not at all; and each st
 depends on the state that it finds.
 """
 
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import batched
 from typing import Any, Final
@@ -30,6 +31,28 @@ FROM unnest(%(segment_ids)s::text[], %(starts)s::bigint[], %(ends)s::bigint[])
      AS w (segment_id, span_start, span_end)
 ON CONFLICT (job_id, segment_id) DO NOTHING
 """
+
+# The same, if the key is new; whoever uses it at the same time waits here for the first. Where it is known, or is a
+# moment later, nothing is written.
+CREATE_ONCE: Final = """
+WITH kept AS (
+    INSERT INTO idempotency_key (key, manifestation_id, job_id)
+    VALUES (%(key)s, %(manifestation_id)s, %(job_id)s::uuid)
+    ON CONFLICT (key) DO NOTHING
+    RETURNING job_id
+), made AS (
+    INSERT INTO root_job (job_id, manifestation_id, total_segments, completed_segments, status)
+    SELECT job_id, %(manifestation_id)s, cardinality(%(segment_ids)s::text[]), 0, 'QUEUED' FROM kept
+    RETURNING job_id
+)
+INSERT INTO segment_task (job_id, segment_id, status, span_start, span_end)
+SELECT made.job_id, w.segment_id, 'QUEUED', w.span_start, w.span_end
+FROM made
+CROSS JOIN unnest(%(segment_ids)s::text[], %(starts)s::bigint[], %(ends)s::bigint[])
+     AS w (segment_id, span_start, span_end)
+"""
+
+FIND_KEY: Final = "SELECT manifestation_id, job_id::text FROM idempotency_key WHERE key = %(key)s"
 
 COLUMNS: Final = """
 SELECT job_id::text, manifestation_id, total_segments, completed_segments, failed_segments, status,
@@ -87,11 +110,12 @@ FROM sent
 WHERE t.task_id = sent.task_id
 """
 
+# One value of 16 bytes a segment, so that the keys of the largest job are a few megabytes.
 LIST_TASKS: Final = """
-SELECT task_id::text FROM segment_task
-WHERE job_id = %(job_id)s::uuid AND (%(status)s IS NULL OR status = %(status)s)
-ORDER BY span_start NULLS LAST, segment_id COLLATE "C"
+SELECT string_agg(uuid_send(task_id), ''::bytea ORDER BY span_start NULLS LAST, segment_id COLLATE "C")
+FROM segment_task WHERE job_id = %(job_id)s::uuid AND (%(status)s IS NULL OR status = %(status)s)
 """
+KEY_BYTES: Final = 16
 
 READ_RECORDS: Final = """
 SELECT t.segment_id, t.span_start, t.span_end, t.status, t.result_json::text, t.error_message
@@ -109,14 +133,18 @@ class PostgresJobs:
 
     def create(self, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> None:
         """Write the job with all its segments, (id, start, end), or nothing. Doing it twice does it once."""
-        parameters = {
-            "job_id": job_id,
-            "manifestation_id": manifestation_id,
-            "segment_ids": [segment[0] for segment in segments],
-            "starts": [segment[1] for segment in segments],
-            "ends": [segment[2] for segment in segments],
-        }
-        run(self._engine, CREATE, parameters)
+        run(self._engine, CREATE, _new_job(job_id, manifestation_id, segments))
+
+    def create_once(
+        self, key: str, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]
+    ) -> None:
+        """As `create`, and keep `key` with it; nothing when the key is kept already, with whatever job."""
+        run(self._engine, CREATE_ONCE, {**_new_job(job_id, manifestation_id, segments), "key": key})
+
+    def find_key(self, key: str) -> tuple[str, str] | None:
+        """(manifestation id, job id) that the key is kept with."""
+        rows = _rows(self._engine, FIND_KEY, {"key": key})
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def get(self, job_id: str) -> Job | None:
         """The job, if there is one."""
@@ -150,16 +178,27 @@ class PostgresJobs:
         With `status` those that have it now. No transaction stays open while a slow reader takes its time, so each
         record is true for itself.
         """
-        tasks = [row[0] for row in run(self._engine, LIST_TASKS, {"job_id": job_id, "status": status})]
-        return self._read_tasks(tasks)
+        keys = run(self._engine, LIST_TASKS, {"job_id": job_id, "status": status})[0][0]
+        return self._read_tasks(bytes(keys or b""))
 
-    def _read_tasks(self, task_ids: Sequence[str]) -> Iterator[SegmentRecord]:
-        for chunk in batched(task_ids, RECORDS_PER_QUERY):
+    def _read_tasks(self, keys: bytes) -> Iterator[SegmentRecord]:
+        ids = (str(uuid.UUID(bytes=keys[at : at + KEY_BYTES])) for at in range(0, len(keys), KEY_BYTES))
+        for chunk in batched(ids, RECORDS_PER_QUERY):
             for row in _rows(self._engine, READ_RECORDS, {"task_ids": list(chunk)}):
                 yield SegmentRecord(*row)
 
     def _jobs(self, sql: str, **parameters: Any) -> Iterator[Job]:
         return (Job(*row) for row in _rows(self._engine, sql, parameters))
+
+
+def _new_job(job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "manifestation_id": manifestation_id,
+        "segment_ids": [segment[0] for segment in segments],
+        "starts": [segment[1] for segment in segments],
+        "ends": [segment[2] for segment in segments],
+    }
 
 
 def _rows(engine: Engine, sql: str, parameters: Mapping[str, Any]) -> list[Any]:

@@ -71,6 +71,8 @@ class RootJob(Base):
         # counter: these change with every batch, and an index on them would end heap-only updates of a hot row.
         Index("root_job_manifestation", "manifestation_id", "created_at"),
         Index("root_job_status", "status"),
+        # Pages of all jobs (HTTP).
+        Index("root_job_age", "created_at", "job_id"),
     )
 
 
@@ -160,3 +162,16 @@ class CompletionOutbox(Base):
     """How often it was sent."""
 
     __table_args__ = (Index("completion_outbox_unsent", "leased_until", postgresql_where=text("sent_at IS NULL")),)
+
+
+class IdempotencyKey(Base):
+    """Which job a POST with this `Idempotency-Key` has made; gone with its job."""
+
+    __tablename__ = "idempotency_key"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    manifestation_id: Mapped[str]
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("root_job.job_id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+    __table_args__ = (UniqueConstraint("job_id", name="idempotency_key_once_a_job"),)

@@ -8,58 +8,20 @@ worker's sweep finds by itself.
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.core.jobs import ConflictError, Job, NotFoundError, SegmentSource
-from app.core.unsent import UnsentSegment, with_spans
+from app.core.jobs import ConflictError, Job, KeyTakenError, NotFoundError, SegmentSource
 from app.db.jobs import PostgresJobs
-from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
+from app.errors import ConfigurationError, PermanentError, TransientError
+from app.jobs.sending import PAGE_SEGMENTS as PAGE_SEGMENTS
+from app.jobs.sending import PAUSES_SECONDS as PAUSES_SECONDS
+from app.jobs.sending import Dispatcher, MessageQueue
+from app.jobs.sending import Sending as Sending
 from app.models import Id, SegmentMessage
-from app.outbox.messages import segment_message
-from app.sqs.queue import Outgoing, QueueFacts
-
-PAGE_SEGMENTS: Final = 100
-"""Messages sent between two bookmarks: so many may be sent twice after a crash, which does no harm."""
-PAUSES_SECONDS: Final = (0.25, 0.5, 1.0, 2.0)
-"""Before each new try of messages that SQS refused."""
 
 _ID: Final = TypeAdapter[str](Id)
-
-
-class MessageQueue(Protocol):
-    """The input queue. Raises `OutageError`, `TransientError` or `ConfigurationError`."""
-
-    @property
-    def name(self) -> str:
-        """As people know it."""
-        ...
-
-    def facts(self) -> QueueFacts:
-        """What the queue says of itself."""
-        ...
-
-    def send(self, messages: Sequence[Outgoing]) -> dict[int, str]:
-        """Send, ten a call; position to reason of those that are not on the queue."""
-        ...
-
-
-@dataclass(slots=True)
-class Sending:
-    """What became of the messages of a job that had not been sent."""
-
-    sent: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    """Segment id to reason, after the last try."""
-    without_span: list[str] = field(default_factory=list)
-    """Ids of segments whose span neither their row nor the graph knows."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Every message that was wanted is on the queue."""
-        return not self.refused and not self.without_span
 
 
 class Producer:
@@ -76,7 +38,7 @@ class Producer:
         self._store = store
         self._queue = queue
         self._graph = graph
-        self._sleep = sleep
+        self._messages = Dispatcher(store, queue, graph, sleep)
 
     def create(self, manifestation_id: str) -> Job:
         """Commit a job over all segments of the manifestation; no message is sent yet.
@@ -84,6 +46,36 @@ class Producer:
         Raises `NotFoundError` for an unknown text or one without segments, `PermanentError` for an id or a segment
         that no message can carry, `ConfigurationError` for a queue that cannot serve; there is no job then.
         """
+        job_id, segments = self._cut(manifestation_id)
+        self._store.create(job_id, manifestation_id, segments)
+        return find_job(self._store, job_id)
+
+    def create_once(self, manifestation_id: str, key: str) -> tuple[Job, bool]:
+        """As `create`, but once for each key, whoever else uses it at the same time; and whether it was made now.
+
+        Raises `KeyTakenError` when the key is kept with a job of another text.
+        """
+        kept = self._find_kept(manifestation_id, key)
+        if kept is not None:
+            return find_job(self._store, kept), False
+        job_id, segments = self._cut(manifestation_id)
+        self._store.create_once(key, job_id, manifestation_id, segments)
+        kept = self._find_kept(manifestation_id, key)
+        if kept is None:
+            raise TransientError(f"the job that was made with the key {key!r} was deleted meanwhile")
+        return find_job(self._store, kept), kept == job_id
+
+    def _find_kept(self, manifestation_id: str, key: str) -> str | None:
+        found = self._store.find_key(key)
+        if found is None:
+            return None
+        text, job_id = found
+        if text != manifestation_id:
+            raise KeyTakenError(f"was used before, for job {job_id} of the text {text!r}")
+        return job_id
+
+    def _cut(self, manifestation_id: str) -> tuple[str, list[tuple[str, int, int]]]:
+        """A new job's id and its segments. Raises as `create`."""
         check_id(manifestation_id)
         self._check_queue()
         segments = self._graph.list_segments(manifestation_id)
@@ -95,8 +87,7 @@ class Producer:
                 " pagination that holds any"
             )
         job_id = str(uuid.uuid4())
-        self._store.create(job_id, manifestation_id, _checked(job_id, manifestation_id, segments))
-        return find_job(self._store, job_id)
+        return job_id, _checked(job_id, manifestation_id, segments)
 
     def send_unsent(
         self,
@@ -113,45 +104,7 @@ class Producer:
         job = find_job(self._store, job_id)
         if job.cancelled_at:
             raise ConflictError(f"job {job_id} was cancelled; `retry` takes that back")
-        sending = Sending()
-        after: str | None = None
-        while keep_going() and (page := self._store.list_unsent(job_id, after, PAGE_SEGMENTS)):
-            after = page[-1].segment_id
-            if not self._send_page(page, sending, on_sent):
-                break
-        return sending
-
-    def _send_page(self, page: Sequence[UnsentSegment], sending: Sending, on_sent: Callable[[int], None]) -> bool:
-        """Send and mark; whether to go on: a queue that takes nothing of a page is not asked for more."""
-        ready, bare = with_spans(page, self._graph, self._store.store_spans)
-        sending.without_span += [segment.segment_id for segment in bare]
-        refused, lost = self._send(ready)
-        sent = [segment.task_id for segment in ready if segment.segment_id not in refused]
-        if sent:
-            self._store.mark_sent(sent)
-            sending.sent += len(sent)
-            on_sent(len(sent))
-        if lost:
-            raise lost
-        sending.refused.update(refused)
-        return bool(sent) or not ready
-
-    def _send(self, segments: Sequence[UnsentSegment]) -> tuple[dict[str, str], ProcessorError | None]:
-        """Why those that are not on the queue are not, by segment id; and what makes trying again useless."""
-        waiting = list(segments)
-        refused: dict[int, str] = {}
-        for pause in (*PAUSES_SECONDS, None):
-            lost: ProcessorError | None = None
-            try:
-                refused = self._queue.send([Outgoing(segment_message(segment)) for segment in waiting])
-            except ProcessorError as error:
-                refused = dict.fromkeys(range(len(waiting)), str(error))
-                lost = error if isinstance(error, OutageError) or not isinstance(error, TransientError) else None
-            if not refused or lost or pause is None:
-                break
-            waiting = [waiting[at] for at in sorted(refused)]
-            self._sleep(pause)
-        return {waiting[at].segment_id: reason for at, reason in refused.items()}, lost
+        return self._messages.send(job_id, on_sent, keep_going)
 
     def _check_queue(self) -> None:
         if self._queue.facts().is_fifo:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.core.jobs import Job, SegmentState
-from app.models import JobState, Span
+from app.models import AllRelations, JobState, JobStatus, Span
 
 SegmentStatus = Literal["QUEUED", "IN_PROGRESS", "COMPLETED", "RETRYING", "FAILED"]
 Count = Annotated[int, Field(ge=0)]
@@ -159,6 +159,16 @@ class Reconciled(BaseModel):
     segments_without_span: Count
     remarks: list[str] = Field(description="In words what only an operator can mend.")
     outlook: Waiting
+
+
+class PartialRelations(AllRelations):
+    """What a job has found so far: its COMPLETED segments only, and how far it had come when the reading began."""
+
+    job_id: uuid.UUID
+    status: JobStatus
+    total_segments: int
+    completed_segments: Count
+    failed_segments: Count
 
 
 class Alive(BaseModel):

@@ -44,6 +44,11 @@ class BackgroundSender:
             self._wanted[job_id] = False
             self._pool.submit(self._send, producer, job_id, self._stopped)
 
+    @property
+    def is_closing(self) -> bool:
+        """Nothing more is begun, unless somebody asks again."""
+        return self._stopped.is_set()
+
     def close(self) -> None:
         """Finish the pages in hand and return; what is left is the sweep's."""
         with self._lock:

@@ -13,6 +13,7 @@ from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.errors import ConfigurationError, OutageError, PermanentError, TransientError
 from app.jobs.producer import PAGE_SEGMENTS, PAUSES_SECONDS, Producer
+from app.jobs.sending import PAGES_AT_ONCE
 from app.models import parse_segment_message
 from app.sqs.queue import Outgoing, Queue
 from devstack import Stack
@@ -123,6 +124,29 @@ def test_a_queue_that_takes_nothing_is_not_asked_for_ever(engine: Engine, queues
     service = producer(engine, queue, Texts({"m": segments(count)}))
     sending = service.send_unsent(service.create("m").job_id)
     assert (sending.sent, len(sending.refused), queue.calls) == (0, PAGE_SEGMENTS, len(PAUSES_SECONDS) + 1)
+
+
+def test_an_outage_among_pages_sent_together_keeps_and_tells_what_went_out(engine: Engine, queues: Queues) -> None:
+    count = 20 * PAGE_SEGMENTS
+    queue = TroubledQueue(queues.segments, *[work] * 5, lose(OutageError("SQS", "gone")))
+    service = producer(engine, queue, Texts({"m": segments(count)}))
+    job = service.create("m")
+    told: list[int] = []
+    with pytest.raises(OutageError):
+        service.send_unsent(job.job_id, told.append)
+    left = len(unsent(engine))
+    assert count - left == sum(told)
+    assert left >= 20 * PAGE_SEGMENTS - (6 + 2 * PAGES_AT_ONCE) * PAGE_SEGMENTS, "the others are not begun"
+    service.send_unsent(job.job_id)
+    assert drained_ids(queues.segments) == Counter(segment[0] for segment in segments(count))
+
+
+def test_who_sends_can_be_told_to_stop(engine: Engine, queues: Queues) -> None:
+    service = producer(engine, queues.segments, Texts({"m": segments(4 * PAGE_SEGMENTS)}))
+    job = service.create("m")
+    told: list[int] = []
+    sending = service.send_unsent(job.job_id, told.append, keep_going=lambda: not told)
+    assert (sending.sent, len(unsent(engine))) == (PAGE_SEGMENTS, 3 * PAGE_SEGMENTS)
 
 
 def test_throttling_is_tried_again(engine: Engine, queues: Queues) -> None:

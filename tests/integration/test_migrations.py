@@ -43,7 +43,13 @@ def tables_in(url: str) -> set[str]:
 def test_up_down_up_and_nothing_left_to_do(bare_postgres_url: str) -> None:
     assert migrate(bare_postgres_url, "upgrade", "head").returncode == 0
     first = schema(bare_postgres_url)
-    assert tables_in(bare_postgres_url) == {"root_job", "segment_task", "completion_outbox", "alembic_version"}
+    assert tables_in(bare_postgres_url) == {
+        "root_job",
+        "segment_task",
+        "completion_outbox",
+        "idempotency_key",
+        "alembic_version",
+    }
     assert migrate(bare_postgres_url, "downgrade", "base").returncode == 0
     assert {row[1] for row in schema(bare_postgres_url)} == {"alembic_version"}
     assert migrate(bare_postgres_url, "upgrade", "head").returncode == 0
