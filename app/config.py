@@ -26,6 +26,13 @@ def _refuse_blank(value: str) -> str:
     return value
 
 
+def _refuse_unsendable(value: str) -> str:
+    """A header carries it as it is."""
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("must be of visible ASCII characters, without spaces")
+    return value
+
+
 def _check_scheme(*schemes: str) -> AfterValidator:
     def check(value: str) -> str:
         _refuse_blank(value)
@@ -82,7 +89,7 @@ class Settings(BaseSettings):
     dragonfly_url: Annotated[str, _check_scheme("redis", "rediss")] | None = Field(default=None, repr=False)
     cache_ttl_seconds: int = Field(default=86_400, ge=1)
     page_cache_megabytes: int = Field(default=96, ge=1)
-    api_token: Text | None = Field(default=None, repr=False)
+    api_token: Annotated[str, AfterValidator(_refuse_unsendable)] | None = Field(default=None, repr=False)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["text", "json"] = "text"
 

@@ -39,7 +39,7 @@ def stack() -> Iterator[Stack]:
 def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own settings decide nothing in a test."""
     for name in list(os.environ):
-        if name.startswith(("API_", "NEO4J_", "POSTGRES_", "AWS_", "SQS_", "DRAGONFLY_", "CACHE_", "LOG_")):
+        if name.startswith(("NEO4J_", "POSTGRES_", "AWS_", "SQS_", "DRAGONFLY_", "CACHE_", "LOG_", "API_")):
             monkeypatch.delenv(name)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from sqlalchemy import Engine
 
@@ -26,6 +26,7 @@ from app.outbox.sweep import Sweep
 from app.sqs.queue import Queue, make_queue
 
 if TYPE_CHECKING:
+    from app.caching.tiers import PageCache
     from app.neo4j_database import Neo4JDatabase
 
 STORE: Final = ("POSTGRES_URL",)
@@ -60,6 +61,17 @@ class Graph:
             if self._opened is not None:
                 self._opened.close()
                 self._opened = None
+
+    def make_page_cache(self, memory_bytes: int) -> "PageCache":
+        """Pages that are kept in this process only: its own clock may date them."""
+        from app.caching.memory import MemoryTier
+        from app.caching.tiers import PageCache
+
+        return PageCache(self._database(), MemoryTier(memory_bytes))
+
+    def read_rows(self, query: LiteralString, *, seconds: float, **parameters: Any) -> list[list[Any]]:
+        """See `Neo4JDatabase.read_rows`."""
+        return self._database().read_rows(query, seconds=seconds, **parameters)
 
     def _database(self) -> "Neo4JDatabase":
         from app.neo4j_database import Neo4JDatabase

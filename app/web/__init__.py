@@ -1,4 +1,5 @@
-"""What people and programs see over HTTP: the pages at ``/`` and the JSON answers beside them.
+"""The HTTP side's routes, answers and errors; ``app/relation.py`` puts them together.
 
-Invariant: importing it reads no setting and connects to nothing.
+Invariant: every answer is typed, every error a problem of RFC 9457 that says what to do, and nothing is connected to
+before the first request that needs it.
 """

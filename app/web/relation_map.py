@@ -173,7 +173,7 @@ def _check_order(span: Visit) -> None:
 
 def _check_inside(span: Visit, extent: int) -> None:
     """A text of which the graph knows no segment may have any span."""
-    if extent and (span.low >= extent or span.high > extent):
+    if extent and span.high > extent:
         raise SpanError(
             f"the span [{span.low}, {span.high}) is not inside the text {span.target!r}, which the graph knows up to"
             f" {extent}"
