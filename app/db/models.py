@@ -170,8 +170,12 @@ class IdempotencyKey(Base):
     __tablename__ = "idempotency_key"
 
     key: Mapped[str] = mapped_column(primary_key=True)
+    """What the client sent as `Idempotency-Key`."""
     manifestation_id: Mapped[str]
+    """Of the text that was asked for; the same key for another text is refused."""
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("root_job.job_id", ondelete="CASCADE"))
+    """The job that the first request with this key made."""
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    """When that was."""
 
     __table_args__ = (UniqueConstraint("job_id", name="idempotency_key_once_a_job"),)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from sqlalchemy import Engine
 
@@ -30,6 +30,7 @@ from app.sqs.dead_letters import WAIT_SECONDS as DEAD_LETTERS_WAIT_SECONDS
 from app.sqs.queue import Queue, make_queue
 
 if TYPE_CHECKING:
+    from app.caching.tiers import PageCache
     from app.neo4j_database import Neo4JDatabase, TextExtent
     from app.pages.page import Page
     from app.pages.reading import Reading
@@ -73,11 +74,8 @@ class Graph:
 
     def live(self) -> LiveRelations:
         """Relations over pages of this process's own."""
-        from app.caching.memory import MemoryTier
-        from app.caching.tiers import PageCache
-
         megabytes = load_settings(*PAGES).page_cache_megabytes
-        return LiveRelations(PageCache(self._database(), MemoryTier(megabytes * BYTES_A_MEGABYTE)))
+        return LiveRelations(self.make_page_cache(megabytes * BYTES_A_MEGABYTE))
 
     def ping(self) -> None:
         """Raise `ConfigurationError` or `OutageError` when Neo4j can't be read."""
@@ -89,6 +87,17 @@ class Graph:
             if self._opened is not None:
                 self._opened.close()
                 self._opened = None
+
+    def make_page_cache(self, memory_bytes: int) -> "PageCache":
+        """Pages that are kept in this process only: its own clock may date them."""
+        from app.caching.memory import MemoryTier
+        from app.caching.tiers import PageCache
+
+        return PageCache(self._database(), MemoryTier(memory_bytes))
+
+    def read_rows(self, query: LiteralString, *, seconds: float, **parameters: Any) -> list[list[Any]]:
+        """See `Neo4JDatabase.read_rows`."""
+        return self._database().read_rows(query, seconds=seconds, **parameters)
 
     def _database(self) -> "Neo4JDatabase":
         from app.neo4j_database import Neo4JDatabase

@@ -65,6 +65,19 @@ def trace(start: Visit, pages: Mapping[str, Page]) -> list[Step]:
     return steps
 
 
+def as_tree(steps: Sequence[Step]) -> list[Step]:
+    """The same steps, each right behind the text that it was reached from and what else that led to before it."""
+    onward: dict[str, list[Step]] = {}
+    for step in steps:
+        onward.setdefault(step.source.target, []).append(step)
+    ordered: list[Step] = []
+    waiting = onward.get(steps[0].source.target, [])[::-1] if steps else []
+    while waiting:
+        ordered.append(waiting.pop())
+        waiting += onward.get(ordered[-1].visit.target, [])[::-1]
+    return ordered
+
+
 def path_to(step: Step, steps: Sequence[Step]) -> list[Step]:
     """The steps that lead from the start to this one, this one last."""
     by_target = {each.visit.target: each for each in steps}

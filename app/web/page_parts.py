@@ -5,12 +5,9 @@ Invariant: a page needs only the services whose data it shows: one that is down 
 
 from typing import Final
 
-from app.caching.memory import MemoryTier
-from app.caching.tiers import PageCache
 from app.config import AWS, aws_access, load_settings
 from app.db.overview import PostgresOverview
-from app.jobs.wiring import COMPLETED_QUEUE, GRAPH, LazyParts, _made_once
-from app.neo4j_database import Neo4JDatabase
+from app.jobs.wiring import COMPLETED_QUEUE, LazyParts, _made_once
 from app.sqs.queue import Queue, make_queue
 from app.web.relation_map import MapReader
 
@@ -40,19 +37,7 @@ class PageParts(LazyParts):
         return make_queue(url, **aws_access(settings)) if url else None
 
     @_made_once
-    def texts(self) -> Neo4JDatabase:
-        """Neo4j, connected to at the first question."""
-        settings = load_settings(*GRAPH)
-        return Neo4JDatabase(settings.neo4j_uri, settings.neo4j_user, settings.neo4j_password, settings.neo4j_database)
-
-    @_made_once
     def maps(self) -> MapReader:
-        """Relation maps. Their pages are kept in this process only, dated by its own clock."""
-        memory = MemoryTier(load_settings("PAGE_CACHE_MEGABYTES").page_cache_megabytes * BYTES_A_MEGABYTE)
-        return MapReader(PageCache(self.texts, memory), self.texts.read_rows)
-
-    def close(self) -> None:
-        """Close what was opened; nothing is made for it."""
-        super().close()
-        if (texts := self.__dict__.get("texts")) is not None:
-            texts.close()
+        """Relation maps, over pages of this process's own."""
+        megabytes = load_settings("PAGE_CACHE_MEGABYTES").page_cache_megabytes
+        return MapReader(self.graph.make_page_cache(megabytes * BYTES_A_MEGABYTE), self.graph.read_rows)

@@ -88,15 +88,17 @@ def render(request: Request, template: str, status_code: int = 200, **values: ob
     """The page. Whoever has no session gets one where no token is asked for, since its forms need one."""
     known = session.read_session(request)
     fresh = None
-    if known is None and not session.is_guarded():
+    is_guarded = session.is_guarded()
+    # Not with a refusal: what was sent from elsewhere came without the browser's cookie, and would replace it.
+    if known is None and not is_guarded and status_code < 400:
         fresh = session.new_session()
         known = fresh.rpartition(".")[0]
     form = FORM_TOKEN.format(session.form_token(known)) if known else ""
     shared: Mapping[str, object] = {
         "path": request.url.path,
         "form_token": form,
-        "can_log_out": known is not None and session.is_guarded(),
-        "is_known": known is not None,
+        "can_log_out": known is not None and is_guarded,
+        "is_known": known is not None or not is_guarded,
     }
     response = HTMLResponse(_templates.get_template(template).render({**shared, **values}), status_code, HEADERS)
     if fresh is not None:

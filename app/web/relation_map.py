@@ -14,7 +14,7 @@ from app.core.jobs import NotFoundError
 from app.errors import PermanentError
 from app.neo4j_quries import READ_WORDS
 from app.pages.page import Page, Segmentation
-from app.pages.path import Step, path_to, read_pages, trace
+from app.pages.path import Step, as_tree, path_to, read_pages, trace
 from app.pages.reading import Reading
 from app.pages.walk import PageSource, Visit
 
@@ -82,7 +82,7 @@ class Related:
 
 @dataclass(frozen=True, slots=True)
 class RelationMap:
-    """`related` holds at most `TEXTS_A_PAGE` of `total`, from the `first` on, in the order of the walk."""
+    """`related` holds at most `TEXTS_A_PAGE` of `total`, from the `first` on, each below what it was reached from."""
 
     start: ShownText
     related: tuple[Related, ...]
@@ -122,7 +122,7 @@ class MapReader:
         _check_order(visit)
         pages = self._read(visit)
         _check_inside(visit, extent_of(pages[manifestation_id]))
-        steps = trace(visit, pages)
+        steps = as_tree(trace(visit, pages))
         chosen = steps[first : first + TEXTS_A_PAGE]
         paths = [tuple(each.source for each in path_to(step, steps)) for step in chosen]
         visits = [visit, *(step.visit for step in chosen)]
@@ -173,7 +173,7 @@ def _check_order(span: Visit) -> None:
 
 def _check_inside(span: Visit, extent: int) -> None:
     """A text of which the graph knows no segment may have any span."""
-    if extent and (span.low >= extent or span.high > extent):
+    if extent and span.high > extent:
         raise SpanError(
             f"the span [{span.low}, {span.high}) is not inside the text {span.target!r}, which the graph knows up to"
             f" {extent}"

@@ -11,6 +11,7 @@ stranger's by the cookie, which is `SameSite=Strict`, and by where the browser s
 import hmac
 import secrets
 import time
+from functools import cache
 from hashlib import blake2b
 from typing import Final
 from urllib.parse import urlsplit
@@ -87,6 +88,7 @@ def _sign(purpose: str, text: str) -> str:
     return hmac.digest(key, f"{purpose}:{text}".encode("utf-8", "replace"), "sha256").hex()
 
 
+@cache
 def _token() -> str:
-    """Read each time, so that nothing is read before it is needed."""
+    """Read when it is first needed; empty when none is set. Raises `ConfigurationError`."""
     return load_settings("API_TOKEN").api_token or ""

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from app.errors import PermanentError
 from app.pages.page import Page
-from app.pages.path import path_to, read_pages, trace
+from app.pages.path import as_tree, path_to, read_pages, trace
 from app.pages.reading import Reading
 from app.pages.walk import Visit, walk
 from devstack.families import Family
@@ -32,6 +32,12 @@ def assert_traced(start: Visit, pages: Mapping[str, Page]) -> None:
     steps = trace(start, pages)
     assert [step.visit for step in steps] == visits_of(start, pages)
     reached = {start.target: start}
+    tree = as_tree(steps)
+    assert sorted(tree) == sorted(steps)
+    for at, step in enumerate(tree):
+        path = path_to(step, steps)
+        assert len(path) == 1 or path[-2] in tree[:at]
+        assert at == 0 or path[:-1] == path_to(tree[at - 1], steps)[: len(path) - 1]
     for step in steps:
         assert reached[step.source.target] == step.source
         assert any(
