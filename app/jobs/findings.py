@@ -18,7 +18,7 @@ from app.db.results import PostgresResults
 from app.sqs.queue import Queue
 
 FEWEST_RECEIVES: Final = 10
-"""Of the redrive policy: holding, waiting and outages use up receives (shared/spec/lifecycle.md, "Failure")."""
+"""Of the redrive policy: holding, waiting and outages use up receives (docs/formats.md, "Failure")."""
 GRANT: Final = "GRANT {right} ON {tables} TO the user of POSTGRES_URL"
 MIGRATE: Final = "run: alembic upgrade head"
 SENDING: Final = ("sqs:SendMessage",)

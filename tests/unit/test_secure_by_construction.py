@@ -41,6 +41,7 @@ PASSED_ON = {
     ("app/db/prepared.py", "bounds() + self._prepare"),
     ("app/db/jobs.py", "sql"),
     ("app/db/repairs.py", "sql"),
+    ("app/jobs/wiring.py", "query"),
     ("app/neo4j_database.py", "query"),
     ("app/neo4j_database_validator.py", "query"),
     ("app/graph/session.py", "query"),
