@@ -199,7 +199,7 @@ def test_a_constraint_that_is_missing(doctor: Doctor, driver: neo4j.Driver) -> N
     ((name,),) = driver.execute_query(
         "SHOW CONSTRAINTS YIELD name, labelsOrTypes WHERE labelsOrTypes = ['Segment'] RETURN name"
     ).records
-    driver.execute_query(f"DROP CONSTRAINT {name}")  # type: ignore[arg-type]
+    driver.execute_query(f"DROP CONSTRAINT {name}")
     try:
         wrong = doctor()
     finally:
