@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_PAGES_A_QUERY = 64
 SPLIT_INTO = 8  # as many queries take the place of one that took too long: 64 pages, 8, 1
 MAX_SPANS_A_QUERY = 5_000
+MAX_TEXTS_A_QUERY = 1_000
 JOB_ANNOTATION_TYPES = ("segmentation", "pagination")  # the first that a manifestation has
 
 
@@ -156,6 +157,13 @@ class Neo4JDatabase:
         """
         rows = self._reader.read(queries.TEXT_EXTENT, list, id=manifestation_id)
         return TextExtent(rows[0][0]) if rows else None
+
+    def list_texts(self) -> Iterator[str]:
+        """Ids of all manifestations whose segmentation or pagination has segments, in order, as they are asked for."""
+        after = ""
+        while rows := self._reader.read(queries.LIST_TEXTS, list, after=after, limit=MAX_TEXTS_A_QUERY):
+            after = rows[-1][0]
+            yield from (name for (name,) in rows)
 
     def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         """(start, end) of those segments that exist and have a span that makes sense."""

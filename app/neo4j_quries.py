@@ -84,6 +84,18 @@ WITH m, max(s.span_end) AS end
 RETURN end
 """
 
+# The texts that a job can be cut from, in the order of their ids, those after $after.
+LIST_TEXTS: Final[LiteralString] = """
+MATCH (m:Manifestation)
+WHERE m.id > $after AND EXISTS {
+  MATCH (m)<-[:ANNOTATION_OF]-(a:Annotation)-[:HAS_TYPE]->(k:AnnotationType)
+  WHERE k.name IN ['segmentation', 'pagination'] AND EXISTS { (a)<-[:SEGMENTATION_OF]-(:Segment) }
+}
+RETURN m.id AS id
+ORDER BY id
+LIMIT $limit
+"""
+
 # The spans of those of $ids that exist and have one.
 FIND_SPANS: Final[LiteralString] = """
 UNWIND $ids AS id

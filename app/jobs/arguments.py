@@ -40,6 +40,7 @@ What is asked for goes to standard output, everything else to standard error. Wi
 one JSON object a line, whose fields docs/commands.md lists. Settings come from the environment or .env; env.example
 explains each."""
 
+FORMATS: Final = ("jsonl", "csv", "tei")
 MAX_OFFSET: Final = 2**63 - 1
 FEWEST_ID_DIGITS: Final = 4
 _DIGITS: Final = re.compile(r"[0-9a-f]{4,32}")
@@ -51,6 +52,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command == "explain" and options.start > options.end:
         parser.error(f"START must not be greater than END, {options.start} is greater than {options.end}")
+    if options.command == "show" and options.json and options.format not in (None, "jsonl"):
+        parser.error(f"--json and --format {options.format} are two formats")
     return options
 
 
@@ -73,8 +76,12 @@ type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_making(commands: _Commands) -> None:
-    create = commands.add_parser("create", help="make a job from a manifestation's segments and send its messages")
-    create.add_argument("manifestation_id", metavar="MANIFESTATION", type=_manifestation_id)
+    create = commands.add_parser(
+        "create", help="make a job from each manifestation's segments and send its messages; prints the jobs' ids"
+    )
+    which = create.add_mutually_exclusive_group(required=True)
+    which.add_argument("manifestation_ids", metavar="MANIFESTATION", type=_manifestation_id, nargs="*", default=[])
+    which.add_argument("--all", action="store_true", help="every manifestation of the graph that has segments")
     _add_job(commands.add_parser("resume", help="send the messages of a job that `create` could not send"))
 
 
@@ -85,6 +92,11 @@ def _add_looking(commands: _Commands) -> None:
         commands.add_parser(
             "show", help="print a job's segments with their results: a table at a terminal, else one JSON object a line"
         )
+    )
+    show.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="jsonl: as behind a pipe; csv: a row for each related segment; tei: a standOff with a linkGrp a segment",
     )
     show.add_argument(
         "--status", choices=SEGMENT_STATUSES, metavar="S", help=f"only these: {', '.join(SEGMENT_STATUSES)}"
@@ -124,6 +136,15 @@ def _add_mending(commands: _Commands) -> None:
         help="send a message again when the last one is older than this, doubled with each repeat; 0 sends again now,"
         " as many as the queue has room for (default: %(default).0f)",
     )
+    prune = commands.add_parser("prune", help="delete jobs that ended long ago, with their segments and results")
+    prune.add_argument(
+        "--older-than",
+        type=_days,
+        required=True,
+        metavar="DAYS",
+        help="whose last segment ended so long ago; a job that has not ended is never deleted",
+    )
+    prune.add_argument("--dry-run", action="store_true", help="say how many it would be, and delete nothing")
 
 
 def _add_dead_letters(commands: _Commands) -> None:
@@ -192,6 +213,16 @@ def _offset(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text[:20]) > MAX_OFFSET:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {MAX_OFFSET}, not {text!r:.60}")
     return int(text)
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 36_500:
+        raise argparse.ArgumentTypeError(f"must be a number of days from 0 to 36500, not {text!r:.60}")
+    return days
 
 
 def _seconds(text: str) -> float:

@@ -12,17 +12,19 @@ from typing import Final
 
 from rich.console import Console
 
-from app.core.jobs import Job
+from app.core.jobs import Job, NotFoundError
 from app.errors import ConfigurationError, PermanentError, ProcessorError
-from app.jobs import as_json, dead_letters, doctor, repairs
+from app.jobs import as_json, dead_letters, doctor, pruning, repairs
 from app.jobs.choosing import choose_job
 from app.jobs.explaining import describe_explanation, explanation_fields
+from app.jobs.formats import FORMATS
 from app.jobs.printing import (
     describe_job,
     describe_reconciliation,
     explain_miscount,
     print_jobs,
     say,
+    say_error,
     sending_progress,
     tell,
     watching,
@@ -40,11 +42,21 @@ MOST_NAMED: Final = 10
 
 
 def create(parts: LazyParts, options: argparse.Namespace) -> int:
-    """Make a job and send its messages."""
+    """Make a job of each text and send its messages; a text that no job can be made of keeps no other back."""
     require(*STORE, *SEGMENTS_QUEUE, *GRAPH)
-    job = parts.producer.create(options.manifestation_id)
-    tell(job.job_id)
-    return _send(parts, job, job.total_segments)
+    code, manifestation_id = 0, None
+    for manifestation_id in parts.graph.list_texts() if options.all else dict.fromkeys(options.manifestation_ids):
+        try:
+            job = parts.producer.create(manifestation_id)
+        except PermanentError as error:
+            say_error(one_line(str(error)))
+            code = 1
+            continue
+        tell(job.job_id)
+        code |= _send(parts, job, job.total_segments)
+    if manifestation_id is None:
+        raise NotFoundError("the graph has no manifestation that has segments")
+    return code
 
 
 def resume(parts: LazyParts, options: argparse.Namespace) -> int:
@@ -154,14 +166,17 @@ def list_jobs(parts: LazyParts, options: argparse.Namespace) -> int:
 
 
 def show(parts: LazyParts, options: argparse.Namespace) -> int:
-    """Print segments with their results: a table at a terminal, else JSON lines."""
+    """Print segments with their results: in the format that was asked for, a table at a terminal, else JSON lines."""
     job = _job(parts, options)
     records = parts.jobs.read_records(job.job_id, options.status)
-    if options.json or not sys.stdout.isatty():
-        for record in records:
-            sys.stdout.write(f"{as_json.record_line(record)}\n")
-    else:
+    if options.format is None and not options.json and sys.stdout.isatty():
         print_relations(records, Console(highlight=False))
+        return 0
+    for text in FORMATS[options.format or "jsonl"](job, records):
+        sys.stdout.write(text)
+    if options.format == "tei" and job.completed_segments < job.total_segments:
+        missing = job.total_segments - job.completed_segments
+        say(f"{missing} segments of job {job.job_id} have no result and are left out.")
     return 0
 
 
@@ -232,6 +247,7 @@ COMMANDS: Final[Mapping[str, Callable[[LazyParts, argparse.Namespace], int]]] = 
     "retry": retry,
     "cancel": cancel,
     "reconcile": reconcile,
+    "prune": pruning.run,
     "dead-letters": dead_letters.run,
     "doctor": doctor.run,
 }

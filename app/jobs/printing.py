@@ -38,6 +38,11 @@ def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
+def say_error(text: str) -> None:
+    """What went wrong, as a sentence, to standard error."""
+    say(f"{text[:1].upper()}{text[1:]}")
+
+
 def describe_job(job: Job) -> str:
     """A few aligned lines."""
     lines = {

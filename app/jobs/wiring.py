@@ -4,7 +4,7 @@ Invariant: nothing is read or connected to before its first use. A command that 
 `require` with the variables of all of them, so that one message names every offender.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from threading import Lock, RLock
@@ -63,6 +63,10 @@ class Graph:
     def find_spans(self, segment_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         """See `app.core.jobs.SegmentSource`."""
         return self._database().find_spans(segment_ids)
+
+    def list_texts(self) -> Iterator[str]:
+        """Ids of all texts that a job can be cut from."""
+        return self._database().list_texts()
 
     def get(self, needs: Mapping[str, int], reading: "Reading") -> "Mapping[str, Page]":
         """See `app.pages.walk.PageSource`: pages as they are in the graph now."""
