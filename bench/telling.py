@@ -1,7 +1,7 @@
 """What it costs a worker to tell of its work, measured by itself: the same calls that a batch makes, again and again.
 
-Invariant: processor time, not time on the clock, so that a busy machine disturbs it little. A run of the whole worker with
-and without metrics varies by more than these calls take together.
+Invariant: processor time, not time on the clock, so that a busy machine disturbs it little. A run of the whole worker
+with and without metrics varies by more than these calls take together.
 """
 
 from collections.abc import Callable
