@@ -171,6 +171,10 @@ def _watched(profile: Document) -> Iterator[Check]:
         show(times),
         times.median <= WATCHED_TIMES,
     )
+    share = 1 + (profile["telling"]["kept_us"] / 1_000) / Spread.of(without).median
+    yield Check(
+        "The same, from what the counting takes by itself", f"≤ {WATCHED_TIMES}", f"{share:.3f}", share <= WATCHED_TIMES
+    )
 
 
 def peak_mb(each: Document) -> float:

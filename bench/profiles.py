@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from bench import cold, graphs
+from bench import cold, graphs, telling
 from bench.generate import Size
 from bench.graphs import Text
 from bench.ground import Ground
@@ -196,7 +196,7 @@ def watched(bench: Bench) -> Data:
         Variant("not watched", 0, plan),
         Variant("watched", 1, replace(plan, settings={"METRICS_PORT": "0"})),
     ]
-    return {"variants": compare(bench, variants, looks=False)}
+    return {"variants": compare(bench, variants, looks=False), "telling": telling.measure()}
 
 
 def first_segment(bench: Bench) -> Data:

@@ -42,7 +42,9 @@ def stack() -> Iterator[Stack]:
 def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own settings decide nothing in a test."""
     for name in list(os.environ):
-        if name.startswith(("NEO4J_", "POSTGRES_", "AWS_", "SQS_", "DRAGONFLY_", "CACHE_", "LOG_", "API_", "METRICS_")):
+        if name.startswith(
+            ("API_", "NEO4J_", "POSTGRES_", "AWS_", "SQS_", "DRAGONFLY_", "CACHE_", "LOG_", "METRICS_", "OTEL_")
+        ):
             monkeypatch.delenv(name)
 
 

@@ -42,11 +42,15 @@ type Ending = Completed | Failed | Postponed | GivenBack
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A completed job whose completion message is leased to us for sending."""
+    """A completed job whose completion message is leased to us for sending.
+
+    `traceparent`: of the trace that it belongs to (https://www.w3.org/TR/trace-context/); empty when none is known.
+    """
 
     job_id: str
     manifestation_id: str
     token: str
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ may be repeated but not lost; nothing in PostgreSQL is locked while SQS is being
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from app.core.endings import Announcement
 from app.core.ports import OutboxStore
 from app.outbox.messages import completion_message
-from app.sqs.queue import Outgoing, Queue
+from app.sqs.delivery import TRACEPARENT
+from app.sqs.queue import Outgoing, Queue, text_attribute
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,10 @@ class Relay:
         if not announcements:
             return 0
         refused = self._completed.send(
-            [Outgoing(completion_message(each), deduplication_id=each.job_id) for each in announcements]
+            [
+                Outgoing(completion_message(each), attributes=_attributes(each), deduplication_id=each.job_id)
+                for each in announcements
+            ]
         )
         for at, reason in refused.items():
             log.warning("The completion message of job %s was refused: %s", announcements[at].job_id, reason)
@@ -40,3 +45,7 @@ class Relay:
                 each.manifestation_id,
             )
         return len(sent)
+
+
+def _attributes(announcement: Announcement) -> Mapping[str, Any]:
+    return {TRACEPARENT: text_attribute(announcement.traceparent)} if announcement.traceparent else {}

@@ -18,6 +18,8 @@ COPIED_AT: Final = "copied_at"
 REASON: Final = "reason"
 RECEIVES: Final = "receives"
 """Message attributes of a dead letter: why it is one, and how often it had been received by then."""
+TRACEPARENT: Final = "traceparent"
+"""Message attribute of a traced message, in the form of https://www.w3.org/TR/trace-context/."""
 COPY_SLACK_MS: Final = 60_000
 """A copy that SQS says was sent later than this after it was made has been redriven from a dead-letter queue."""
 MAX_ATTRIBUTES: Final = 10
@@ -43,6 +45,12 @@ class Delivery:
         if original is None or copied is None or self.sent_at_ms > copied + COPY_SLACK_MS:
             return self.sent_at_ms
         return min(original, self.sent_at_ms)
+
+    @property
+    def traceparent(self) -> str:
+        """The trace that it belongs to, as it says; empty when it says none."""
+        attribute = self.attributes.get(TRACEPARENT)
+        return str(attribute.get("StringValue", "")) if isinstance(attribute, Mapping) else ""
 
     def read_request(self) -> SegmentRequest:
         """What it asks for. Raises `PoisonError` that names the fields."""

@@ -48,6 +48,7 @@ from app.worker.outlook import Lookout
 from app.worker.parts import Limits, Parts
 from app.worker.prober import Prober
 from app.worker.startup import persist
+from app.worker.tracing import TracedAnnouncer, TracedHandler, open_tracing
 from app.worker.watching import SelfKnowledge
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
     worker = _begin_log(settings)
     limits = _limits(wanted, settings, settings.sqs_batches_in_hand)
     own = _begin_self(settings, limits, stop, "SQS", "PostgreSQL", "Neo4j")
-    progress, gate, in_flight, meter = own.progress, own.gate, own.in_flight, own.meter
+    tracing = open_tracing(own.meter)
+    progress, gate, in_flight, meter = own.progress, own.gate, own.in_flight, tracing or own.meter
     queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits, meter)
 
     engine = make_engine(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS, meter=meter)
@@ -135,7 +137,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         Claimer(claims, lease_seconds=lease_seconds_of(limits.visibility_timeout_seconds)),
         partial(walk_together, source=pages, came_further=progress.mark),
         Charger(settings.max_attempts),
-        Settler(results, housekeeper, gate, meter),
+        Settler(results, TracedAnnouncer(housekeeper, tracing) if tracing else housekeeper, gate, meter),
         in_flight,
         gate,
         Room(progress.mark),
@@ -165,14 +167,17 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         engine.dispose()
         graph.close()
         stop_serving()
+        if tracing:
+            tracing.close()
 
+    handler = SegmentHandler(service, in_flight)
     parts = Parts(
         queue=queues.polled,
         acknowledger=Acknowledger(queues.segments, queues.dead_letters, facts.max_receive_count),
         in_flight=in_flight,
         gate=gate,
         prober=Prober(gate, {"SQS": queues.segments.facts, "Neo4j": graph.ping, "PostgreSQL": probe_postgres}),
-        handler=SegmentHandler(service, in_flight),
+        handler=TracedHandler(handler, tracing) if tracing else handler,
         progress=progress,
         helpers={"heartbeat": heartbeat, "housekeeper": housekeeper, "reporter": own.reporter(lookout)},
         tally=own.tally,
