@@ -18,7 +18,7 @@ help: ## Show this list
 setup: ## Make .venv with everything in requirements-dev.txt (done by the others when needed)
 	@sh scripts/setup.sh >&2
 
-demo: setup ## Start everything, run one job through the worker and show what came out
+demo: setup ## Start everything, run one job through the worker, show what came out (ARGS=--serve: as a page, too)
 	@$(PY) -m scripts.demo $(ARGS)
 
 unit: setup ## Run the tests that need no service

@@ -28,6 +28,7 @@ from app.jobs.tables import relations_table
 from app.sqs.queue import Queue, make_client
 from devstack import DevstackError, Stack
 from devstack.families import Family, load_example
+from scripts.serve_page import USUAL_PORT, ServeError, serve
 
 DESCRIPTION: Final = "Run one job through the worker on the local services, and show what came out."
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -50,11 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; its exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.demo", description=DESCRIPTION)
     parser.add_argument("--stack", default="dev", metavar="NAME", help="which local stack (default: dev)")
+    parser.add_argument("--serve", action="store_true", help="then serve the page until Ctrl-C")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     began = time.monotonic()
+    stack = Stack(options.stack, say=_say)
     try:
-        _demo(Stack(options.stack, say=_say))
+        _demo(stack)
     except (DemoError, DevstackError, ProcessorError) as error:
         return _fail(str(error))
     except (neo4j.exceptions.Neo4jError, neo4j.exceptions.DriverError) as error:
@@ -64,6 +67,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"\n[bold green]Everything worked[/], in {time.monotonic() - began:.1f} s.")
     console.print("The local services go on running. [bold]make status[/] shows them, [bold]make down[/] stops them.")
     console.print('To look around: [bold]eval "$(make -s env)"[/], then [bold].venv/bin/python -m app.jobs list[/]')
+    if options.serve:
+        return _serve(stack)
+    console.print(f"The page: [bold]make demo ARGS=--serve[/] serves it, at http://127.0.0.1:{USUAL_PORT}/")
+    return 0
+
+
+def _serve(stack: Stack) -> int:
+    """Serve the page until Ctrl-C; the exit code."""
+
+    def tell(address: str) -> None:
+        console.print(f"The page: {address}/", soft_wrap=True)
+        console.print(f"The map:  {address}/ui/map?manifestation={TEXT}&start=0&end=40", soft_wrap=True)
+        console.print("Ctrl-C ends it.")
+
+    try:
+        serve({**os.environ, **stack.env()}, stack.folder / "demo-page.log", tell)
+    except ServeError as error:
+        return _fail(str(error))
     return 0
 
 

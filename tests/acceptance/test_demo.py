@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import httpx
 import psutil
 import pytest
 
@@ -23,9 +24,9 @@ def start(stack: Stack, load_graph: Callable[[Family], None]) -> Callable[..., s
     """Starts the demo, in a graph that holds nothing else."""
     load_graph(Family((), (), (), (), ()))
 
-    def start(**environment: str) -> subprocess.Popen[str]:
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "scripts.demo", "--stack", stack.name],
+            [sys.executable, "-m", "scripts.demo", "--stack", stack.name, *arguments],
             cwd=ROOT,
             env={**base_environment(), "COLUMNS": "80", **environment},
             stdout=subprocess.PIPE,
@@ -64,8 +65,28 @@ def test_it_shows_the_whole_road_of_a_job_and_does_so_again(
         assert f'{{"job_id": "{job_id[1]}", "manifestation_id": "root-bo"}}' in out
         assert re.search(r"^root-bo.segmentation.0 translation-en +translation-en.segmentation.0 \[0, 60\)", out, re.M)
         assert "make down" in out
+        assert "The page: make demo ARGS=--serve serves it, at http://127.0.0.1:8000/" in out
         assert all(len(line) <= 80 for line in out.splitlines() if '{"job_id"' not in line and "make" not in line)
         assert workers_of(stack) == []
+
+
+def test_it_serves_the_page_until_it_is_interrupted(start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("--serve")
+    assert process.stdout is not None
+    addresses = []
+    for line in process.stdout:
+        if line.startswith(("The page: ", "The map: ")):
+            addresses.append(line.split()[-1])
+        if line.startswith("Ctrl-C"):
+            break
+    jobs, relations = addresses
+    assert "COMPLETED" in httpx.get(jobs).text
+    assert "commentary-en" in httpx.get(relations).text
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert (process.returncode, err) == (0, "")
+    with pytest.raises(httpx.TransportError):
+        httpx.get(jobs)
 
 
 def test_a_worker_that_cannot_start_is_told_in_words(stack: Stack, start: Callable[..., subprocess.Popen[str]]) -> None:
