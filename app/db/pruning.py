@@ -29,20 +29,26 @@ WHERE {PRUNABLE}
 ORDER BY j.job_id
 """  # noqa: S608  (a constant of ours)
 
-# COMPLETED rows go first, so that what is left of a FAILED job is one.
-CHOSEN: Final = f"""
-    SELECT t.task_id
-    FROM segment_task t
-    JOIN root_job j USING (job_id)
-    WHERE j.job_id = %(job_id)s::uuid AND {PRUNABLE}
-    ORDER BY t.status = 'FAILED', t.task_id
-    LIMIT %(limit)s"""  # noqa: S608  (a constant of ours)
+# COMPLETED rows go first, so that what is left of a FAILED job is one. Not sorted: it ends with the first few rows.
+CHOSEN: Final = """
+    SELECT task_id FROM (
+        (SELECT task_id FROM segment_task
+         WHERE job_id = (SELECT job_id FROM job) AND status = 'COMPLETED' LIMIT %(limit)s)
+        UNION ALL
+        (SELECT task_id FROM segment_task
+         WHERE job_id = (SELECT job_id FROM job) AND status = 'FAILED' LIMIT %(limit)s)
+    ) AS ended
+    LIMIT %(limit)s"""
 
 # Segments are locked by task_id, then the job, as everywhere: whoever is just retrying the job has either done so
 # before it is looked at again, and it is left alone, or finds what is left. With the last rows the job itself goes.
 PRUNE: Final = f"""
+WITH job AS MATERIALIZED (
+    SELECT %(job_id)s::uuid AS job_id
+), chosen AS MATERIALIZED ({CHOSEN}
+)
 SELECT count(*) FROM (
-    SELECT 1 FROM segment_task WHERE task_id IN ({CHOSEN}) ORDER BY task_id FOR UPDATE
+    SELECT 1 FROM segment_task WHERE task_id IN (SELECT task_id FROM chosen) ORDER BY task_id FOR UPDATE
 ) AS locked;
 
 SELECT 1 FROM root_job WHERE job_id = %(job_id)s::uuid FOR UPDATE;
@@ -51,7 +57,9 @@ WITH job AS MATERIALIZED (
     SELECT j.job_id FROM root_job j WHERE j.job_id = %(job_id)s::uuid AND {PRUNABLE}
 ), chosen AS MATERIALIZED ({CHOSEN}
 ), more AS MATERIALIZED (
-    SELECT EXISTS (SELECT 1 FROM segment_task t JOIN job USING (job_id) OFFSET %(limit)s) AS is_left
+    SELECT EXISTS (
+        SELECT 1 FROM segment_task WHERE job_id = (SELECT job_id FROM job) OFFSET %(limit)s
+    ) AS is_left
 ), gone AS (
     DELETE FROM segment_task t USING chosen WHERE t.task_id = chosen.task_id RETURNING t.status
 ), counted AS MATERIALIZED (

@@ -131,6 +131,18 @@ def test_what_is_lost_in_the_middle_is_still_there(
     assert len(shown(command)) == 1
 
 
+def test_what_the_input_queue_refuses_is_left(
+    command: Command, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(queues, body(str(uuid.uuid4()), "s1"))
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Queue, "send", lambda _queue, messages: dict.fromkeys(range(len(messages)), "too large"))
+        ran = command("dead-letters", "redrive", "--all", "--yes")
+    (left,) = shown(command)
+    assert (ran.code, ran.out) == (1, "0 dead letters redriven.\n")
+    assert ran.err == f"  not redriven: {left['message_id']}: too large\n"
+
+
 def test_a_letter_that_failed_again_meanwhile_is_left(queues: Queues, command: Command) -> None:
     """Otherwise a worker that is running would make `--all` go on for ever."""
     later = 3_600_000

@@ -163,6 +163,15 @@ def test_a_long_id_is_shown_whole_in_the_table(environment: dict[str, str], engi
     assert at_a_terminal(environment, "show", job_id).count("x") == 200
 
 
+def test_a_span_that_does_not_fit_beside_its_id_stands_below_it(environment: dict[str, str], engine: Engine) -> None:
+    job_id = make_job(engine, 1)
+    complete(engine, claimed(engine, job_id, ["s00000"]))
+    run(engine, "UPDATE segment_task SET segment_id = %(name)s", {"name": "x" * 66})
+    lines = [line.rstrip() for line in at_a_terminal(environment, "show", job_id).splitlines()]
+    assert any(line.endswith(" o1") for line in lines)
+    assert any(line.endswith("   [0, 9)") for line in lines)
+
+
 def test_jobs_are_found_by_the_beginning_of_their_id(command: Command, engine: Engine) -> None:
     for job_id in IDS:
         PostgresJobs(engine).create(job_id, "m", [("s", 0, 1)])
