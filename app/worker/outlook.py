@@ -26,7 +26,7 @@ class Outlook:
 
 
 class Lookout:
-    """Asks, for as long as the calls' own time-outs allow: a minute at most."""
+    """Asks, for as long as the calls' own time-outs allow: two minutes at most."""
 
     def __init__(
         self,

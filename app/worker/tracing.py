@@ -116,17 +116,23 @@ class Tracing(Meter):
         continues = len(known) == 1 and None not in parents
         context = trace.set_span_in_context(trace.NonRecordingSpan(next(iter(known.values())))) if continues else None
         links = [trace.Link(parent) for parent in parents if parent is not None]
+        ids = [delivery.read_ids() for delivery in deliveries]
         jobs = {
-            job: delivery.traceparent
-            for delivery, parent in zip(deliveries, parents, strict=True)
-            if parent is not None and (job := delivery.read_ids().get("job_id"))
+            its["job_id"]: delivery.traceparent
+            for delivery, parent, its in zip(deliveries, parents, ids, strict=True)
+            if parent is not None and "job_id" in its
         }
         with self._tracer.start_as_current_span(
             "segments",
             context=context,
             kind=trace.SpanKind.CONSUMER,
             links=links,
-            attributes={"messaging.system": "aws_sqs", "messaging.batch.message_count": len(deliveries)},
+            attributes={
+                "messaging.system": "aws_sqs",
+                "messaging.batch.message_count": len(deliveries),
+                "srp.job_ids": sorted({its["job_id"] for its in ids if "job_id" in its}),
+                "srp.segment_ids": [its["segment_id"] for its in ids if "segment_id" in its],
+            },
         ) as span:
             self._batch.jobs = dict.fromkeys(jobs, _write_context(span)) if continues else jobs
             try:

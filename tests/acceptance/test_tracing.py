@@ -67,9 +67,12 @@ def test_a_trace_goes_from_the_message_through_its_batch_to_the_completion(
         assert trace_of(batch) == TRACES[0]
         assert batch["parent_id"] == "0x00f067aa0ba902b7"
         assert batch["kind"] == "SpanKind.CONSUMER"
+        assert batch["attributes"]["srp.job_ids"] == [job]
         assert batch["resource"]["attributes"]["service.name"] == "segment-relationship-processor"
         assert {s["name"] for s in spans if s["parent_id"] == batch["context"]["span_id"]} == STEPS
     assert {trace_of(span) for span in spans} == {TRACES[0]}
+    found = [segment for batch in batches.values() for segment in batch["attributes"]["srp.segment_ids"]]
+    assert sorted(found) == sorted(json.loads(body)["segment_id"] for body in bodies)
     version, trace, span, flags = carried[job].split("-")
     assert (version, trace, flags) == ("00", TRACES[0], "01")
     assert f"0x{span}" in batches, "the completion continues the batch that completed its job"

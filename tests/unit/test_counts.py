@@ -76,6 +76,14 @@ def test_what_is_given_back_counts_by_every_road(rig: Rig) -> None:
     assert rig.counts.read().segments == {"given_back": 2}
 
 
+def test_what_is_owed_and_then_locked_counts_as_given_back(rig: Rig) -> None:
+    job = rig.add_job("1")
+    rig.database.settle_errors = [outage(), StatementTimeoutError("locked")]
+    rig.process(job, "1")
+    rig.service.catch_up()
+    assert rig.counts.read().segments == {"given_back": 1}
+
+
 def test_a_settling_that_fails_counts_nothing(rig: Rig) -> None:
     job = rig.add_job("1")
     rig.database.settle_errors = [StatementTimeoutError("locked"), StatementTimeoutError("locked")]
