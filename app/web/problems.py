@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from app.core.jobs import ConflictError, NotFoundError
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 5
+METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 SETTINGS_ARE_WRONG: Final = "the service's settings are not usable; its log says why"
 
 type Responses = dict[int | str, dict[str, Any]]
@@ -145,12 +147,23 @@ def _explain_ours(request: Request, error: Exception) -> JSONResponse:
 def _explain_http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    detail = error.detail
+    detail, headers = error.detail, error.headers
     if error.status_code == 404 and detail == HTTPStatus(404).phrase:
         detail = f"there is nothing at {request.url.path!r:.200}; /openapi.json lists what there is"
     if error.status_code == 405:
         detail = f"{request.method!r:.20} is not for {request.url.path!r:.200}; the header Allow lists what is"
-    return answer(request, error.status_code, detail, headers=error.headers)
+        headers = {"Allow": ", ".join(sorted(_methods_at(request)))}
+    return answer(request, error.status_code, detail, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Of every route that the path fits: an id may be anything, so there may be several."""
+    routes: Sequence[BaseRoute] = request.app.routes
+    return {
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    }
 
 
 def _explain_fields(request: Request, error: Exception) -> JSONResponse:

@@ -178,6 +178,8 @@ def test_what_is_asked_wrongly_is_a_problem_that_names_it(client: httpx.Client, 
     answer = client.delete("/jobs")
     expect_problem(answer, 405, "'DELETE' is not for '/jobs'")
     assert answer.headers["allow"] == "GET"
+    answer = client.delete("/relation/m/all-relations")
+    assert answer.headers["allow"] == "GET, POST", "a text may be called m/all-relations"
 
 
 def test_health_names_each_service(
@@ -249,3 +251,38 @@ def test_a_server_with_a_token_asks_for_it_and_one_without_says_so(
     server, client = servers(environment)
     assert "app.web.auth - WARNING - API_TOKEN is not set: only clients on this machine" in server.log()
     expect_problem(client.get("/jobs", headers={"X-Forwarded-For": "203.0.113.5"}), 403, "you come from 203.0.113.5")
+
+
+ROUTES = (
+    ("POST", "/relation/m", {"Neo4j", "SQS"}),
+    ("GET", f"/relation/{UNKNOWN}/status", {"PostgreSQL"}),
+    ("GET", "/relation/m/all-relations", {"PostgreSQL"}),
+    ("GET", "/relation/m/segments?start=0&end=1", {"Neo4j"}),
+    ("GET", "/jobs", {"PostgreSQL"}),
+    ("GET", f"/jobs/{UNKNOWN}", {"PostgreSQL"}),
+    ("GET", f"/jobs/{UNKNOWN}/segments", {"PostgreSQL"}),
+    ("POST", f"/jobs/{UNKNOWN}/retry", {"PostgreSQL"}),
+    ("POST", f"/jobs/{UNKNOWN}/cancel", {"PostgreSQL"}),
+    ("POST", f"/jobs/{UNKNOWN}/reconcile", {"PostgreSQL"}),
+)
+"""What each needs before it can tell that it knows nothing."""
+
+
+@pytest.mark.parametrize("service", ["PostgreSQL", "Neo4j", "SQS"])
+def test_every_route_says_which_service_is_down_and_others_do_not_mind(
+    serve: Callable[[dict[str, str]], httpx.Client], environment: dict[str, str], service: str
+) -> None:
+    variable, value = {
+        "PostgreSQL": ("POSTGRES_URL", f"postgresql://u:hidden@127.0.0.1:{CLOSED_PORT}/d"),
+        "Neo4j": ("NEO4J_URI", f"bolt://127.0.0.1:{CLOSED_PORT}"),
+        "SQS": ("AWS_ENDPOINT_URL_SQS", f"http://127.0.0.1:{CLOSED_PORT}"),
+    }[service]
+    client = serve({**environment, variable: value})
+    for method, path, needs in ROUTES:
+        answer = client.request(method, path)
+        if service in needs:
+            expect_problem(answer, 503, f"{service} does not answer")
+            assert answer.headers["retry-after"]
+            assert "hidden" not in answer.text
+        else:
+            assert answer.status_code in (200, 404), (method, path, answer.text)
