@@ -21,9 +21,10 @@ def write_settings() -> str:
     """The section, from its heading on. Raises `MissingMeaningError`."""
     meanings = read_meanings((ROOT / "env.example").read_text(encoding="utf-8"))
     rows = []
-    for name, field in sorted(Settings.model_fields.items(), key=lambda item: [*meanings].index(item[0].upper())):
+    order = {variable: place for place, variable in enumerate(meanings)}
+    for name, field in sorted(Settings.model_fields.items(), key=lambda item: order.get(item[0].upper(), 0)):
         variable = name.upper()
-        if not meanings[variable]:
+        if not meanings.get(variable):
             raise MissingMeaningError(f"env.example says nothing about {variable}: give it a comment above its line")
         rows.append((f"`{variable}`", describe_type(field), _default(field), meanings[variable]))
     return (

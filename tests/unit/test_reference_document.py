@@ -8,7 +8,7 @@ from app.config import Settings
 from app.db.models import Base
 from app.main import EXIT_CONFIGURATION
 from app.worker.loop import EXIT_OK, EXIT_STALLED
-from scripts.reference import tables
+from scripts.reference import settings, tables
 from scripts.reference.code import ROOT, MissingMeaningError, attribute_texts, table
 from scripts.reference.codes import write_exit_codes
 from scripts.reference.settings import describe_type, read_meanings
@@ -55,6 +55,12 @@ def test_what_stands_below_an_attribute_is_its_text(tmp_path: Path) -> None:
     source = tmp_path / "source.py"
     source.write_text('class A:\n    """A."""\n    one: int = 1\n    """First,\n    in two lines."""\n    two: int\n')
     assert attribute_texts(str(source), "A") == {"one": "First, in two lines."}
+
+
+def test_a_setting_that_env_example_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "read_meanings", lambda _: {"POSTGRES_URL": "Jobs."})
+    with pytest.raises(MissingMeaningError, match=r"env\.example says nothing about \w+: give it a comment"):
+        settings.write_settings()
 
 
 def test_a_column_without_a_meaning_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
