@@ -36,6 +36,14 @@ def test_every_line_in_a_heading_is_one_that_the_code_writes() -> None:
     assert missing == []
 
 
+def test_every_alert_leads_to_an_entry() -> None:
+    rules = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "ops" / "prometheus").glob("*.y*ml"))
+    alerts = set(re.findall(r"- alert: (\w+)", rules))
+    text = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    assert len(alerts) > 5
+    assert {alert for alert in alerts if f"| `{alert}` |" not in text} == set()
+
+
 def _without(part: str, starts: tuple[str, ...]) -> str:
     """`part` without a service's name, which the code puts in."""
     for start in starts:
