@@ -128,13 +128,16 @@ class CompletionOutbox(Base):
 
 
 class IdempotencyKey(Base):
-    """Which job a POST with this `Idempotency-Key` has made; gone with its job."""
+    """Which job a POST with this `Idempotency-Key` has made; counts as long as that job is there.
+
+    No foreign key: it would keep operators from truncating the published tables.
+    """
 
     __tablename__ = "idempotency_key"
 
     key: Mapped[str] = mapped_column(primary_key=True)
     manifestation_id: Mapped[str]
-    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("root_job.job_id", ondelete="CASCADE"))
+    job_id: Mapped[uuid.UUID] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
     __table_args__ = (UniqueConstraint("job_id", name="idempotency_key_once_a_job"),)
