@@ -20,7 +20,6 @@ def upgrade() -> None:
         sa.Column(
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
-        sa.ForeignKeyConstraint(["job_id"], ["root_job.job_id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("key"),
         sa.UniqueConstraint("job_id", name="idempotency_key_once_a_job"),
     )

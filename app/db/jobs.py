@@ -33,8 +33,12 @@ ON CONFLICT (job_id, segment_id) DO NOTHING
 """
 
 # The same, if the key is new; whoever uses it at the same time waits here for the first. Where it is known, or is a
-# moment later, nothing is written.
+# moment later, nothing is written. A key and its job are committed together, so that whoever sees a key without its job
+# sees one whose job was deleted; asked in a statement of its own, whose snapshot holds both.
 CREATE_ONCE: Final = """
+DELETE FROM idempotency_key k
+WHERE k.key = %(key)s AND NOT EXISTS (SELECT 1 FROM root_job j WHERE j.job_id = k.job_id);
+
 WITH kept AS (
     INSERT INTO idempotency_key (key, manifestation_id, job_id)
     VALUES (%(key)s, %(manifestation_id)s, %(job_id)s::uuid)
@@ -52,7 +56,12 @@ CROSS JOIN unnest(%(segment_ids)s::text[], %(starts)s::bigint[], %(ends)s::bigin
      AS w (segment_id, span_start, span_end)
 """
 
-FIND_KEY: Final = "SELECT manifestation_id, job_id::text FROM idempotency_key WHERE key = %(key)s"
+FIND_KEY: Final = """
+SELECT k.manifestation_id, k.job_id::text
+FROM idempotency_key k
+JOIN root_job j USING (job_id)
+WHERE k.key = %(key)s
+"""
 
 COLUMNS: Final = """
 SELECT job_id::text, manifestation_id, total_segments, completed_segments, failed_segments, status,

@@ -165,7 +165,10 @@ class CompletionOutbox(Base):
 
 
 class IdempotencyKey(Base):
-    """Which job a POST with this `Idempotency-Key` has made; gone with its job."""
+    """Which job a POST with this `Idempotency-Key` has made; counts as long as that job is there.
+
+    No foreign key: it would keep operators from truncating the published tables.
+    """
 
     __tablename__ = "idempotency_key"
 
@@ -173,7 +176,7 @@ class IdempotencyKey(Base):
     """What the client sent as `Idempotency-Key`."""
     manifestation_id: Mapped[str]
     """Of the text that was asked for; the same key for another text is refused."""
-    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("root_job.job_id", ondelete="CASCADE"))
+    job_id: Mapped[uuid.UUID] = mapped_column()
     """The job that the first request with this key made."""
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     """When that was."""

@@ -73,7 +73,7 @@ class Tables:
 
     def empty(self) -> None:
         """Nothing is left."""
-        run(self._engine, "TRUNCATE root_job CASCADE")
+        run(self._engine, "TRUNCATE completion_outbox, segment_task, root_job")
 
     def add_job(self, *segment_ids: str, manifestation_id: str = "M", total: int | None = None) -> str:
         """A QUEUED job with these segments, as a foreign producer inserts it; its id."""
