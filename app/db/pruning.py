@@ -76,6 +76,8 @@ WITH job AS MATERIALIZED (
     WHERE j.job_id = job.job_id AND more.is_left
 ), announced AS (
     DELETE FROM completion_outbox o USING job, more WHERE o.job_id = job.job_id AND NOT more.is_left
+), forgotten AS (
+    DELETE FROM idempotency_key k USING job, more WHERE k.job_id = job.job_id AND NOT more.is_left
 ), ended AS (
     DELETE FROM root_job j USING job, more WHERE j.job_id = job.job_id AND NOT more.is_left RETURNING 1
 )

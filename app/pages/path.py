@@ -1,19 +1,18 @@
 """How a walk came to the texts that it visited: from which text, by which alignment, over which span.
 
-Invariant: what is traced are the texts and the spans that `app.pages.walk.walk` visits, in its order; on the same pages
-there is no other answer.
+Invariant: it is the walk's own account of what it did, so that it can't differ from the answer.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from app.errors import PermanentError
 from app.pages.page import Page
 from app.pages.reading import Reading
-from app.pages.walk import PageSource, Visit, walk
+from app.pages.walk import PageSource, Step, Visit, walk
 
 
-class Step(NamedTuple):
+class Hop(NamedTuple):
     """One text that was reached: `visit` says what of it, `source` from where, by the pair (annotation, other)."""
 
     visit: Visit
@@ -43,34 +42,26 @@ def read_pages(start: Visit, source: PageSource, fresh_since_us: int, reading: R
             return pages
 
 
-def trace(start: Visit, pages: Mapping[str, Page]) -> list[Step]:
-    """The steps of the walk from `start`, in the order of its visits; `pages` holds all that it needs.
+def trace(start: Visit, pages: Mapping[str, Page]) -> list[Hop]:
+    """The hops of the walk from `start`, in the order of its visits; `pages` holds all that it needs.
 
-    Raises `PermanentError` when a page's data cannot be used.
+    Raises `PermanentError` as the walk does.
     """
-    visited = {start.target}
-    queue = [start]
     steps: list[Step] = []
-    for source in queue:  # grows while it is read
-        page = pages[source.target]
-        if page.problem:
-            raise PermanentError(page.problem)
-        for pair in page.pairs:
-            hit = None if pair.target in visited else pair.reach(source.low, source.high)
-            if hit is not None:
-                visit = Visit(pair.target, *hit)
-                visited.add(pair.target)
-                queue.append(visit)
-                steps.append(Step(visit, source, pair.annotation, pair.other))
-    return steps
+    walking = walk(*start, steps)
+    next(walking)
+    with suppress(StopIteration):
+        while True:
+            walking.send(pages)
+    return [Hop(step.carried, step.here, step.pair.annotation, step.pair.other) for step in steps if step.carried]
 
 
-def as_tree(steps: Sequence[Step]) -> list[Step]:
+def as_tree(steps: Sequence[Hop]) -> list[Hop]:
     """The same steps, each right behind the text that it was reached from and what else that led to before it."""
-    onward: dict[str, list[Step]] = {}
+    onward: dict[str, list[Hop]] = {}
     for step in steps:
         onward.setdefault(step.source.target, []).append(step)
-    ordered: list[Step] = []
+    ordered: list[Hop] = []
     waiting = onward.get(steps[0].source.target, [])[::-1] if steps else []
     while waiting:
         ordered.append(waiting.pop())
@@ -78,7 +69,7 @@ def as_tree(steps: Sequence[Step]) -> list[Step]:
     return ordered
 
 
-def path_to(step: Step, steps: Sequence[Step]) -> list[Step]:
+def path_to(step: Hop, steps: Sequence[Hop]) -> list[Hop]:
     """The steps that lead from the start to this one, this one last."""
     by_target = {each.visit.target: each for each in steps}
     path = [step]

@@ -14,7 +14,7 @@ from app.core.jobs import NotFoundError
 from app.errors import PermanentError
 from app.neo4j_quries import READ_WORDS
 from app.pages.page import Page, Segmentation
-from app.pages.path import Step, as_tree, path_to, read_pages, trace
+from app.pages.path import Hop, as_tree, path_to, read_pages, trace
 from app.pages.reading import Reading
 from app.pages.walk import PageSource, Visit
 
@@ -206,5 +206,5 @@ def _content_start(visit: Visit, segmentation: Segmentation) -> int:
     return min(visit.low, segmentation.starts[ranks[0]]) if ranks else visit.low
 
 
-def _related(text: ShownText, step: Step, path: tuple[Visit, ...]) -> Related:
+def _related(text: ShownText, step: Hop, path: tuple[Visit, ...]) -> Related:
     return Related(text, path, step.annotation, step.other)

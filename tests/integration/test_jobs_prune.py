@@ -46,6 +46,8 @@ def test_what_ended_long_ago_goes_and_all_else_stays(command: Command, engine: E
         age(engine, job_id)
     age(engine, young, days=6)
     age(engine, unannounced)
+    for job_id in (old, young):
+        run(engine, f"INSERT INTO idempotency_key (key, manifestation_id, job_id) VALUES ('{job_id}', 'M', '{job_id}')")
     run(engine, f"UPDATE completion_outbox SET sent_at = NULL WHERE job_id = '{unannounced}'")
     ran = command("prune", "--older-than", "7", "--dry-run")
     assert (ran.code, ran.out, ran.err) == (0, "2 jobs with 6 segments would be deleted.\n", "")
@@ -55,6 +57,7 @@ def test_what_ended_long_ago_goes_and_all_else_stays(command: Command, engine: E
     assert jobs(engine) == {young, half, unannounced}
     assert rows(engine, "SELECT count(*) FROM segment_task") == [(5,)]
     assert rows(engine, f"SELECT count(*) FROM completion_outbox WHERE job_id = '{old}'") == [(0,)]
+    assert rows(engine, "SELECT key FROM idempotency_key") == [(young,)]
     assert command("prune", "--older-than", "7").out == "0 jobs with 0 segments deleted.\n"
     assert_true(engine)
 
