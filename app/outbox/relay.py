@@ -10,6 +10,7 @@ from typing import Any
 
 from app.core.endings import Announcement
 from app.core.ports import OutboxStore
+from app.logs import fields
 from app.outbox.messages import completion_message
 from app.sqs.delivery import TRACEPARENT
 from app.sqs.queue import Outgoing, Queue, text_attribute
@@ -43,6 +44,7 @@ class Relay:
                 "Job %s of manifestation %s is completed, its message is sent",
                 each.job_id,
                 each.manifestation_id,
+                extra=fields(job_id=each.job_id),
             )
         return len(sent)
 
