@@ -44,6 +44,7 @@ PASSED_ON = {
     ("app/jobs/wiring.py", "query"),
     ("app/neo4j_database.py", "query"),
     ("app/neo4j_database_validator.py", "query"),
+    ("app/jobs/wiring.py", "query"),
     ("app/graph/session.py", "query"),
     ("app/graph/session.py", "bounded"),
 }
