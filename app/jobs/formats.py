@@ -52,8 +52,9 @@ def to_csv(_job: Job, records: Iterable[SegmentRecord]) -> Iterator[str]:
 
 
 def _csv_row(values: Iterable[Any]) -> str:
+    """With the line end of RFC 4180: the writer quotes a value for the characters of its own line end only."""
     row = io.StringIO()
-    csv.writer(row, lineterminator="\n").writerow(values)
+    csv.writer(row, lineterminator="\r\n").writerow(values)
     return row.getvalue()
 
 

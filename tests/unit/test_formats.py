@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.core.jobs import Job, SegmentRecord
@@ -66,6 +66,7 @@ def test_json_lines_are_those_of_a_pipe() -> None:
 
 
 @given(ids, ids, ids)
+@example("0", "0", "\r")
 def test_no_id_breaks_a_format(text: str, segment: str, target: str) -> None:
     related = [{"manifestation_id": target, "segments": [{"segment_id": segment, "span": {"start": 0, "end": 1}}]}]
     record = SegmentRecord(segment, 0, 1, "COMPLETED", json.dumps(related), None)
