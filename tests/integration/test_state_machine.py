@@ -172,6 +172,7 @@ class Lives(RuleBasedStateMachine):
         self.last_claim: tuple[list[tuple[Pair[str], str]], list[str], bool] = ([], [], False)
         self.completed_once: set[str] = set()
         self.results_made = 0
+        self.tokens_made = 1
         self.rows = Rows({}, {}, {})
         self.requeued: tuple[str, str] | None = None
         self.nothing_may_change = False
@@ -339,7 +340,9 @@ class Lives(RuleBasedStateMachine):
     ) -> None:
         real = [request(job.real, name, self.tables.now() - age_seconds) for job, name in wanted]
         model = [request(job.model, name, self.model.now() - age_seconds) for job, name in wanted]
-        tokens = [str(uuid.uuid4()) for _ in wanted]
+        # In order: a settling leases a completion to its least token, and an example is replayed with the same ones.
+        tokens = [str(uuid.UUID(int=self.tokens_made + at)) for at in range(len(wanted))]
+        self.tokens_made += len(wanted)
         self.last_claim = (list(wanted), tokens, alone)
         answers = self.workers[worker].claim(real, tokens, LEASE_SECONDS, alone=alone)
         expected = self.model.claim(model, tokens, LEASE_SECONDS, alone=alone)
