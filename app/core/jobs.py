@@ -74,6 +74,7 @@ class SegmentState(NamedTuple):
     lease_expires_at: datetime | None
     retry_at: datetime | None
     last_sent_at: datetime | None
+    failed_at: datetime | None
     updated_at: datetime
 
 

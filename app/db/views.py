@@ -27,7 +27,7 @@ LIMIT %(limit)s
 # By the index of the unique (job_id, segment_id), whose order is the database's own.
 SEGMENTS: Final = """
 SELECT segment_id, span_start, span_end, status, attempts, error_message, claimed_by, lease_expires_at, retry_at,
-       last_sent_at, updated_at
+       last_sent_at, failed_at, updated_at
 FROM segment_task
 WHERE job_id = %(job_id)s::uuid
   AND (%(status)s IS NULL OR status = %(status)s)

@@ -76,11 +76,6 @@ class Graph:
         """See `Neo4JDatabase.find_extent`."""
         return self._database().find_extent(manifestation_id)
 
-    def live(self) -> LiveRelations:
-        """Relations over pages of this process's own."""
-        megabytes = load_settings(*PAGES).page_cache_megabytes
-        return LiveRelations(self.make_page_cache(megabytes * BYTES_A_MEGABYTE))
-
     def ping(self) -> None:
         """Raise `ConfigurationError` or `OutageError` when Neo4j can't be read."""
         self._database().ping()
@@ -118,7 +113,7 @@ class Graph:
             return self._opened
 
 
-class _made_once[T](cached_property[T]):
+class made_once[T](cached_property[T]):
     """A part that is made by whoever first asks for it; others who ask meanwhile wait for that one."""
 
     def __get__(self, parts: Any, owner: type | None = None) -> Any:
@@ -134,38 +129,38 @@ class LazyParts:
         self.making = RLock()
         """Held while a part is made; parts are made of other parts."""
 
-    @_made_once
+    @made_once
     def engine(self) -> Engine:
         """PostgreSQL."""
         return make_engine(load_settings(*STORE).postgres_url, application_name="segment-jobs")
 
-    @_made_once
+    @made_once
     def jobs(self) -> PostgresJobs:
         """Jobs in PostgreSQL."""
         return PostgresJobs(self.engine)
 
-    @_made_once
+    @made_once
     def views(self) -> PostgresViews:
         """Pages of jobs and segments."""
         return PostgresViews(self.engine)
 
-    @_made_once
+    @made_once
     def repairs(self) -> PostgresRepairs:
         """An operator's statements."""
         return PostgresRepairs(self.engine)
 
-    @_made_once
+    @made_once
     def standings(self) -> PostgresStandings:
         """Jobs, looked at closely."""
         return PostgresStandings(self.engine)
 
-    @_made_once
+    @made_once
     def queue(self) -> Queue:
         """The input queue."""
         settings = load_settings(*SEGMENTS_QUEUE)
         return make_queue(settings.sqs_queue_url, **aws_access(settings))
 
-    @_made_once
+    @made_once
     def dead_letters(self) -> Queue:
         """The dead-letter queue; a receive of it is not repeated by itself."""
         settings = load_settings(*DEAD_LETTERS)
@@ -178,17 +173,22 @@ class LazyParts:
             settings.sqs_dead_letter_queue_url, wait_seconds=DEAD_LETTERS_WAIT_SECONDS, **aws_access(settings)
         )
 
-    @_made_once
+    @made_once
     def producer(self) -> Producer:
         """Makes jobs and sends their messages."""
         return Producer(self.jobs, self.queue, self.graph)
 
-    @_made_once
+    @made_once
+    def pages(self) -> "PageCache":
+        """Pages of this process's own, for all who look at the graph as it is now."""
+        return self.graph.make_page_cache(load_settings(*PAGES).page_cache_megabytes * BYTES_A_MEGABYTE)
+
+    @made_once
     def live(self) -> LiveRelations:
         """Relations straight from the graph."""
-        return self.graph.live()
+        return LiveRelations(self.pages)
 
-    @_made_once
+    @made_once
     def sweep(self) -> Sweep:
         """The worker's sweep."""
         settings = load_settings(*COMPLETED_QUEUE)

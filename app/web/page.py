@@ -7,6 +7,6 @@ from fastapi import APIRouter
 
 from app.web import page_jobs, page_login, page_map, page_queues
 
-router = APIRouter(lifespan=page_login.close_parts)
+router = APIRouter()
 for each in (page_login, page_map, page_jobs, page_queues):
     router.include_router(each.router)

@@ -4,26 +4,24 @@ Invariant: a form changes nothing unless it came from a page of the same session
 QUEUED the queue that their messages go to has answered.
 """
 
-import logging
 import uuid
 from datetime import datetime
 from typing import Annotated, Final
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.core.jobs import ENDED, JOB_STATUSES, SEGMENT_STATUSES, Job, NotFoundError
-from app.core.overview import Pace
+from app.core.jobs import ENDED, JOB_STATUSES, SEGMENT_STATUSES, Job
+from app.core.overview import Speed
 from app.core.unsent import RESEND_AFTER_SECONDS
-from app.errors import ProcessorError
 from app.jobs import repairs
 from app.jobs.producer import find_job
 from app.jobs.wiring import SEGMENTS_QUEUE, STORE, require
-from app.web.page_login import asks_for_own_form, asks_for_session, get_parts
-from app.web.page_parts import PageParts
+from app.web.ids import read_job_id
+from app.web.page_login import asks_for_own_form, asks_for_session
 from app.web.page_render import HEADERS, InputError, PageRoute, link, render
-
-log = logging.getLogger(__name__)
+from app.web.parts import Services
+from app.web.sending import Sender
 
 JOBS_A_PAGE: Final = 25
 SEGMENTS_A_PAGE: Final = 50
@@ -36,13 +34,12 @@ DONE: Final = {
 }
 
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(asks_for_session)], include_in_schema=False)
-Parts = Annotated[PageParts, Depends(get_parts)]
 
 
 @router.get("/")
 def show_jobs(
     request: Request,
-    parts: Parts,
+    parts: Services,
     status: str = "",
     before: str = "",
     refresh: bool = False,
@@ -52,16 +49,16 @@ def show_jobs(
         raise InputError(f"status: must be one of {', '.join(JOB_STATUSES)}, not {status!r:.40}")
     require(*STORE)
     bookmark = _read_bookmark(before) if before else None
-    found = parts.overview.list_jobs(status or None, bookmark, JOBS_A_PAGE + 1)
+    found = parts.views.list_jobs(JOBS_A_PAGE + 1, status=status or None, manifestation_id=None, after=bookmark)
     jobs = found[:JOBS_A_PAGE]
     older = None
     if len(found) > JOBS_A_PAGE:
-        last = jobs[-1].job
+        last = jobs[-1]
         older = link("/", status=status or None, before=f"{last.created_at.isoformat()}~{last.job_id}")
     response = render(
         request,
         "jobs.html",
-        jobs=jobs,
+        jobs=[(job, Speed.of(job)) for job in jobs],
         counts=parts.overview.count_jobs(),
         statuses=JOB_STATUSES,
         status=status,
@@ -76,7 +73,7 @@ def show_jobs(
 @router.get("/ui/jobs/{job_id}")
 def show_job(
     request: Request,
-    parts: Parts,
+    parts: Services,
     job_id: str,
     segments: str = "",
     after: Annotated[str | None, Query(max_length=512)] = None,
@@ -92,18 +89,19 @@ def show_job(
         raise InputError("after: must not contain the NUL character")
     counts, unsent, recent = parts.overview.count_segments(job.job_id)
     chosen = segments or next((name for name in ("FAILED", "RETRYING", "IN_PROGRESS") if counts.get(name)), "FAILED")
-    rows = parts.overview.list_segments(job.job_id, chosen, after, SEGMENTS_A_PAGE + 1)
+    rows = parts.views.list_segments(job.job_id, SEGMENTS_A_PAGE + 1, status=chosen, after=after)
     more = None
     if len(rows) > SEGMENTS_A_PAGE:
         rows = rows[:SEGMENTS_A_PAGE]
         more = link(f"/ui/jobs/{job.job_id}", segments=chosen, after=rows[-1].segment_id)
+    average = Speed.of(job)
     response = render(
         request,
         "job.html",
         job=job,
-        average=_average(job),
+        average=average,
         recent=recent,
-        left=recent.seconds_left(job) or _average(job).seconds_left(job),
+        left=recent.seconds_left(job) or average.seconds_left(job),
         counts=counts,
         statuses=SEGMENT_STATUSES,
         unsent=unsent,
@@ -121,29 +119,29 @@ def show_job(
 
 
 @router.post("/ui/jobs/{job_id}/retry", dependencies=[Depends(asks_for_own_form)])
-def retry(parts: Parts, job_id: str, tasks: BackgroundTasks) -> Response:
+def retry(parts: Services, job_id: str, sender: Sender) -> Response:
     """Queue the failed segments again; their messages go out behind the answer."""
     require(*STORE, *SEGMENTS_QUEUE)
     job = _find(parts, job_id)
     parts.queue.facts()
     requeued = repairs.retry(parts.repairs, parts.jobs, job.job_id)
     if requeued:
-        tasks.add_task(_send, parts, job.job_id)
-    return _back(job.job_id, "retried" if requeued else "nothing", tasks)
+        sender.send(parts.producer, job.job_id)
+    return _back(job.job_id, "retried" if requeued else "nothing")
 
 
 @router.post("/ui/jobs/{job_id}/send", dependencies=[Depends(asks_for_own_form)])
-def send(parts: Parts, job_id: str, tasks: BackgroundTasks) -> Response:
+def send(parts: Services, job_id: str, sender: Sender) -> Response:
     """Send the messages that were never sent, behind the answer."""
     require(*STORE, *SEGMENTS_QUEUE)
     job = _find(parts, job_id)
     parts.queue.facts()
-    tasks.add_task(_send, parts, job.job_id)
-    return _back(job.job_id, "sending", tasks)
+    sender.send(parts.producer, job.job_id)
+    return _back(job.job_id, "sending")
 
 
 @router.post("/ui/jobs/{job_id}/cancel", dependencies=[Depends(asks_for_own_form)])
-def cancel(parts: Parts, job_id: str) -> Response:
+def cancel(parts: Services, job_id: str) -> Response:
     """End the job."""
     require(*STORE)
     job = _find(parts, job_id)
@@ -151,33 +149,12 @@ def cancel(parts: Parts, job_id: str) -> Response:
     return _back(job.job_id, "cancelled")
 
 
-def _send(parts: PageParts, job_id: str) -> None:
-    """What does not go out is found unsent by the page, and by a worker's sweep."""
-    try:
-        sending = parts.producer.send_unsent(job_id)
-    except ProcessorError as error:
-        log.error("Not all messages of job %s could be sent; a sweep sends the rest: %s", job_id, error)
-        return
-    if not sending.is_complete:
-        left = len(sending.refused) + len(sending.without_span)
-        log.error("%d messages of job %s could not be sent; a sweep sends them", left, job_id)
+def _find(parts: Services, job_id: str) -> Job:
+    return find_job(parts.jobs, read_job_id(job_id))
 
 
-def _find(parts: PageParts, job_id: str) -> Job:
-    try:
-        known = str(uuid.UUID(job_id))
-    except ValueError:
-        raise NotFoundError(f"there is no job {job_id!r:.60}: a job's id is a UUID") from None
-    return find_job(parts.jobs, known)
-
-
-def _average(job: Job) -> Pace:
-    ended = job.completed_segments + job.failed_segments
-    return Pace(ended, (job.updated_at - job.created_at).total_seconds())
-
-
-def _back(job_id: str, did: str, tasks: BackgroundTasks | None = None) -> Response:
-    return RedirectResponse(link(f"/ui/jobs/{job_id}", did=did), 303, HEADERS, tasks)
+def _back(job_id: str, did: str) -> Response:
+    return RedirectResponse(link(f"/ui/jobs/{job_id}", did=did), 303, HEADERS)
 
 
 def _read_bookmark(text: str) -> tuple[datetime, str]:

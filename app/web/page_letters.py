@@ -7,10 +7,10 @@ visible again at once, or after `LOOK_SECONDS` if this process dies meanwhile.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from app.sqs.delivery import Delivery, read_delivery
-from app.sqs.queue import Outgoing, Queue
+from app.sqs.delivery import REASON, RECEIVES, Delivery, read_delivery
+from app.sqs.queue import Queue
 
 LOOK_SECONDS: Final = 30
 MOST_SHOWN: Final = 50
@@ -19,8 +19,6 @@ MOST_REDRIVEN: Final = 1_000
 RECEIVE_MESSAGES: Final = 10
 WAIT_SECONDS: Final = 1
 """Of a long poll, which asks all of SQS's servers; a short one may find nothing where there is something."""
-OURS: Final = ("reason", "receives")
-"""The message attributes that a dead letter got beside those that its message had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class DeadLetters:
         """Send copies home and delete what they are copies of; those that SQS did not take."""
         if not deliveries:
             return []
-        refused = self._home.send([Outgoing(each.body, 0, _home_attributes(each)) for each in deliveries])
+        refused = self._home.send([each.redriven() for each in deliveries])
         moved = [each for at, each in enumerate(deliveries) if at not in refused]
         if moved:
             self._queue.delete([each.handle for each in moved])
@@ -104,20 +102,13 @@ class DeadLetters:
             self._queue.hide([(each.handle, 0) for each in deliveries])
 
 
-def _home_attributes(delivery: Delivery) -> dict[str, Any]:
-    return {name: value for name, value in delivery.attributes.items() if name not in OURS}
-
-
 def _read(delivery: Delivery) -> DeadLetter:
     ids = delivery.read_ids()
 
-    def attribute(name: str) -> str:
-        return str(delivery.attributes.get(name, {}).get("StringValue", ""))
-
     return DeadLetter(
         message_id=delivery.message_id,
-        reason=attribute("reason") or "none given: the queue's redrive policy moved it, after too many receives",
-        receives=attribute("receives") or "not told",
+        reason=delivery.text_of(REASON) or "none given: the queue's redrive policy moved it, after too many receives",
+        receives=delivery.text_of(RECEIVES) or "not told",
         sent_at=datetime.fromtimestamp(delivery.sent_at_ms / 1_000, UTC),
         job_id=ids.get("job_id"),
         segment_id=ids.get("segment_id"),

@@ -4,37 +4,21 @@ Invariant: with `API_TOKEN` nothing but the login, the style sheet and the icon 
 and nothing is changed by a form that did not come from a page of the same session.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from app.web import session
-from app.web.page_parts import PageParts
+from app.web.auth import is_token_set, token_matches
 from app.web.page_render import HEADERS, HERE, ForeignFormError, LoginError, PageRoute, render
 
 STATIC_SECONDS: Final = 300
 
-_parts: Final = PageParts()
-
-
-def get_parts() -> PageParts:
-    """The services, one set a process; each is made by the first page that needs it."""
-    return _parts
-
-
-@asynccontextmanager
-async def close_parts(_app: object) -> AsyncIterator[None]:
-    """Close them when the server ends."""
-    yield
-    _parts.close()
-
 
 def asks_for_session(request: Request) -> None:
     """Raise `LoginError` unless there is a session, or no token to ask for."""
-    if session.is_guarded() and session.read_session(request) is None:
+    if is_token_set() and session.read_session(request) is None:
         raise LoginError("Give the token first.")
 
 
@@ -50,7 +34,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 @router.get("/ui/login")
 def ask_token(request: Request, next: str = "/") -> Response:
     """The login form; without a token to ask for, the jobs."""
-    if not session.is_guarded() or session.read_session(request):
+    if not is_token_set() or session.read_session(request):
         return RedirectResponse(_own(next), 303, HEADERS)
     return render(request, "login.html", next=_own(next), wrong=False)
 
@@ -64,9 +48,9 @@ def log_in(
     """A session for who knows the token."""
     if not session.is_own_page(request):
         raise ForeignFormError("This form was not sent from this page.")
-    if not session.is_guarded():
+    if not is_token_set():
         return RedirectResponse("/", 303, HEADERS)
-    if not session.token_matches(token):
+    if not token_matches(token):
         return render(request, "login.html", 403, next=_own(next), wrong=True)
     response = RedirectResponse(_own(next), 303, HEADERS)
     session.keep_session(request, response, session.new_session())

@@ -13,10 +13,10 @@ from app.errors import PermanentError
 from app.jobs.producer import check_id
 from app.jobs.wiring import GRAPH, require
 from app.models import MAX_OFFSET
-from app.web.page_login import asks_for_session, get_parts
-from app.web.page_parts import PageParts
+from app.web.page_login import asks_for_session
 from app.web.page_render import HEADERS, InputError, PageRoute, link, render
 from app.web.page_words import span
+from app.web.parts import Services
 from app.web.relation_map import TEXTS_A_PAGE, Related, RelationMap, ShownText
 
 WIDTH: Final = 1_000
@@ -47,7 +47,7 @@ class Bar:
 @router.get("/ui/map")
 def show_map(
     request: Request,
-    parts: Annotated[PageParts, Depends(get_parts)],
+    parts: Services,
     manifestation: str = "",
     segment: str = "",
     start: str = "",

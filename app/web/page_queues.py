@@ -9,17 +9,16 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.core.jobs import ConflictError
-from app.jobs.wiring import COMPLETED_QUEUE, SEGMENTS_QUEUE, STORE, require
+from app.jobs.wiring import COMPLETED_QUEUE, DEAD_LETTERS, SEGMENTS_QUEUE, STORE, require
 from app.sqs.queue import Queue
 from app.web.page_letters import MOST_REDRIVEN, MOST_SHOWN, DeadLetters
-from app.web.page_login import asks_for_own_form, asks_for_session, get_parts
-from app.web.page_parts import DEAD_LETTERS, PageParts
+from app.web.page_login import asks_for_own_form, asks_for_session
 from app.web.page_render import HEADERS, PageRoute, link, render
+from app.web.parts import Services
 
 WORKERS_SHOWN: Final = 100
 
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(asks_for_session)], include_in_schema=False)
-Parts = Annotated[PageParts, Depends(get_parts)]
 
 
 class Depth(NamedTuple):
@@ -33,10 +32,10 @@ class Depth(NamedTuple):
 
 
 @router.get("/ui/queues")
-def show_queues(request: Request, parts: Parts, moved: int | None = None, refused: int = 0) -> Response:
+def show_queues(request: Request, parts: Services, moved: int | None = None, refused: int = 0) -> Response:
     """The three queues and the dead letters."""
     require(*STORE, *SEGMENTS_QUEUE, *COMPLETED_QUEUE, *DEAD_LETTERS)
-    dead = parts.dead_letters
+    dead = parts.known_dead_letters
     depths = [_depth("input", parts.queue), _depth("completed", parts.completed)]
     letters = []
     if dead is not None:
@@ -60,18 +59,19 @@ def show_queues(request: Request, parts: Parts, moved: int | None = None, refuse
 
 
 @router.post("/ui/queues/redrive", dependencies=[Depends(asks_for_own_form)])
-def redrive(parts: Parts, message_id: Annotated[str, Form(max_length=200)] = "") -> Response:
+def redrive(parts: Services, message_id: Annotated[str, Form(max_length=200)] = "") -> Response:
     """Send one dead letter, or without an id all of them, back to the input queue."""
     require(*SEGMENTS_QUEUE, *DEAD_LETTERS)
-    if parts.dead_letters is None:
+    dead = parts.known_dead_letters
+    if dead is None:
         raise ConflictError("SQS_DEAD_LETTER_QUEUE_URL is not set: there is no queue to redrive from")
-    done = DeadLetters(parts.dead_letters, parts.queue).redrive(message_id or None)
+    done = DeadLetters(dead, parts.queue).redrive(message_id or None)
     where = link("/ui/queues", moved=done.moved, refused=done.refused or None)
     return RedirectResponse(where, 303, HEADERS)
 
 
 @router.get("/ui/workers")
-def show_workers(request: Request, parts: Parts) -> Response:
+def show_workers(request: Request, parts: Services) -> Response:
     """Who holds segments."""
     require(*STORE)
     workers = parts.overview.list_workers(WORKERS_SHOWN)

@@ -21,6 +21,7 @@ from app.core.jobs import ConflictError, NotFoundError
 from app.errors import ConfigurationError, OutageError, PermanentError, ProcessorError, TransientError
 from app.logs import one_line
 from app.web import session
+from app.web.auth import is_token_set
 from app.web.page_words import FILTERS
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def render(request: Request, template: str, status_code: int = 200, **values: ob
     """The page. Whoever has no session gets one where no token is asked for, since its forms need one."""
     known = session.read_session(request)
     fresh = None
-    is_guarded = session.is_guarded()
+    is_guarded = is_token_set()
     # Not with a refusal: what was sent from elsewhere came without the browser's cookie, and would replace it.
     if known is None and not is_guarded and status_code < 400:
         fresh = session.new_session()

@@ -24,16 +24,6 @@ COOKIE: Final = "segments_session"
 SESSION_SECONDS: Final = 12 * 3600
 
 
-def token_matches(text: str) -> bool:
-    """Whether `text` is the token; in constant time."""
-    return hmac.compare_digest(_token().encode(), text.encode("utf-8", "replace"))
-
-
-def is_guarded() -> bool:
-    """Whether there is a token to ask for."""
-    return bool(_token())
-
-
 def new_session() -> str:
     """The value of a new session's cookie."""
     payload = f"{int(time.time()) + SESSION_SECONDS}.{secrets.token_urlsafe(16)}"
