@@ -16,7 +16,7 @@ from app.db.postgres import make_engine
 from app.sqs.queue import Queue
 from devstack import Stack
 from devstack.families import Family, empty_graph, load_family, make_constraints
-from tests.support.services import Queues, base_environment, migrate, sqs_client
+from tests.support.services import Queues, base_environment, environment_of, migrate, sqs_client
 from tests.support.stacks import SHARED_STACK, reserve
 
 # What a shell starts with `&` ignores Ctrl-C, and so would every process that the tests start.
@@ -60,7 +60,7 @@ def template_database(stack: Stack) -> str:
 def postgres_url(stack: Stack, template_database: str) -> Iterator[str]:
     """A migrated, empty database; its POSTGRES_URL."""
     name = f"t{os.getpid()}_{next(_numbers)}"
-    admin = stack.env()["POSTGRES_URL"]
+    admin = environment_of(stack)["POSTGRES_URL"]
     _admin(admin, f'CREATE DATABASE "{name}" TEMPLATE "{template_database}"')
     yield admin.rsplit("/", 1)[0] + f"/{name}"
     _admin(admin, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
@@ -70,7 +70,7 @@ def postgres_url(stack: Stack, template_database: str) -> Iterator[str]:
 def bare_postgres_url(stack: Stack) -> Iterator[str]:
     """A database with nothing in it; its POSTGRES_URL."""
     name = f"b{os.getpid()}_{next(_numbers)}"
-    admin = stack.env()["POSTGRES_URL"]
+    admin = environment_of(stack)["POSTGRES_URL"]
     _admin(admin, f'CREATE DATABASE "{name}"')
     yield admin.rsplit("/", 1)[0] + f"/{name}"
     _admin(admin, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
@@ -116,7 +116,7 @@ def queues(make_queues: Callable[..., Queues]) -> Queues:
 @pytest.fixture(scope="session")
 def driver(stack: Stack) -> Iterator[neo4j.Driver]:
     """A driver on the tests' Neo4j."""
-    environment = stack.env()
+    environment = environment_of(stack)
     auth = (environment["NEO4J_USER"], environment["NEO4J_PASSWORD"])
     with neo4j.GraphDatabase.driver(environment["NEO4J_URI"], auth=auth) as driver:
         make_constraints(driver)
@@ -139,7 +139,7 @@ def environment(stack: Stack, postgres_url: str, queues: Queues) -> dict[str, st
     """The whole environment of a worker on the test's own database and queues."""
     return {
         **base_environment(),
-        **stack.env(),
+        **environment_of(stack),
         "POSTGRES_URL": postgres_url,
         "SQS_QUEUE_URL": queues.segments.url,
         "SQS_COMPLETED_QUEUE_URL": queues.completed.url,

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from app.sqs.queue import Queue, make_client
@@ -29,9 +32,15 @@ def base_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
+@cache
+def environment_of(stack: Stack) -> Mapping[str, str]:
+    """What ``stack.env()`` says, asked once: it asks each of its services, which are busy while tests run."""
+    return MappingProxyType(stack.env())
+
+
 def sqs_client(stack: Stack):  # type: ignore[no-untyped-def]
     """A client of the stack's SQS."""
-    environment = stack.env()
+    environment = environment_of(stack)
     return make_client(
         environment["AWS_REGION"],
         wait_seconds=1,

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from app.db.postgres import make_engine, run
 from devstack import Stack
 from tests.support.rows import JobRow, OutboxRow, SegmentRow
+from tests.support.services import environment_of
 
 MOMENTS = {
     "root_job": ("created_at", "updated_at", "fresh_since", "cancelled_at"),
@@ -168,7 +169,7 @@ def _read_column(table: str, name: str) -> str:
 @contextmanager
 def migrated_database(stack: Stack, template: str, name: str, pool_size: int = 12) -> Iterator[Engine]:
     """An engine on a migrated database that is gone afterwards; for a whole module or a whole state machine."""
-    admin = make_engine(stack.env()["POSTGRES_URL"], pool_size=1)
+    admin = make_engine(environment_of(stack)["POSTGRES_URL"], pool_size=1)
     with admin.connect() as connection:
         connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
         connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
