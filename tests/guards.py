@@ -406,14 +406,14 @@ GUARDS: Final = (
     ),
     Guard(
         "no text exists only in a graph that shows others",
-        "app/neo4j_database.py",
-        "self._check_sight(pages)",
+        "app/graph/page_reading.py",
+        "self._note_texts(pages)",
         "pass",
         "tests/integration/test_neo4j_database.py::test_a_graph_that_shows_no_text_any_more_is_an_outage",
     ),
     Guard(
         "a walk's waiting for the graph is bounded",
-        "app/neo4j_database.py",
+        "app/graph/page_reading.py",
         "if reading.patience.left <= 0:",
         "if False:",
         "tests/unit/test_neo4j_session.py::"

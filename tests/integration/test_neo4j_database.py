@@ -28,6 +28,7 @@ from app.errors import (
     RefusedError,
     TransientError,
 )
+from app.graph import page_reading
 from app.graph import session as neo4j_session
 from app.graph.session import Reader, open_driver
 from app.neo4j_database import Neo4JDatabase
@@ -257,7 +258,7 @@ def test_a_frontier_is_one_round_trip_and_a_large_one_comes_in_chunks(
     before = proxy.round_trips
     graph.load_pages(SMALL.manifestations, Reading(1))
     assert proxy.round_trips - before == 1
-    monkeypatch.setattr(neo4j_database, "MAX_PAGES_A_QUERY", 2)
+    monkeypatch.setattr(page_reading, "MAX_PAGES_A_QUERY", 2)
     before = proxy.round_trips
     assert set(graph.load_pages(SMALL.manifestations, Reading(1))) == set(SMALL.manifestations)
     assert proxy.round_trips - before == len(SMALL.manifestations) / 2
@@ -414,7 +415,7 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, graph: Neo4JDatabase, slow: str, 
         queries, "READ_PAGES", READ_PAGES.replace("OPTIONAL MATCH (m:", f"{waste}\nOPTIONAL MATCH (m:", 1)
     )
     graph.ping()  # the server plans the query, which may take it longer than that
-    monkeypatch.setattr(neo4j_database, "QUERY_TIMEOUT_SECONDS", seconds)
+    monkeypatch.setattr(page_reading, "QUERY_TIMEOUT_SECONDS", seconds)
 
 
 def test_eight_lanes_that_need_one_slow_page_wait_for_it_once(

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from neo4j import exceptions as vendor
 
-from app import neo4j_database
 from app.core.meter import NO_METER
 from app.core.segments import Start
 from app.errors import (
@@ -20,8 +19,11 @@ from app.errors import (
     RefusedError,
     TransientError,
 )
+from app.graph import page_reading
+from app.graph.page_reading import MAX_PAGES_A_QUERY, PageReader
 from app.graph.session import MAX_REASON_CHARACTERS, QUERY_TIMEOUT_SECONDS, Reader, Watch, translate, within
-from app.neo4j_database import MAX_PAGES_A_QUERY, Neo4JDatabase
+from app.neo4j_database import Neo4JDatabase
+from app.pages.build import WarnOnce
 from app.pages.page import Page
 from app.pages.reading import MAX_WAIT_SECONDS, Patience, Reading
 from app.pages.walk import walk_together
@@ -239,6 +241,10 @@ class SlowReader(Reader):
 START = Start("m", 0, 5, fresh_since_us=1, read_at_us=2)
 
 
+def pages_of(reader: Reader) -> PageReader:
+    return PageReader(reader, WarnOnce())
+
+
 def database_with(reader: Reader) -> Neo4JDatabase:
     database = Neo4JDatabase("bolt://host", "neo4j", "x")
     database._reader = reader
@@ -248,24 +254,24 @@ def database_with(reader: Reader) -> Neo4JDatabase:
 def test_a_frontier_that_takes_too_long_is_read_in_eighths() -> None:
     reader = SlowReader(manageable=3)
     names = [f"m{at}" for at in range(20)]
-    assert list(database_with(reader).load_pages(names, Reading(1))) == names
+    assert list(pages_of(reader).load_pages(names, Reading(1))) == names
     assert reader.asked == [20, 3, 3, 3, 3, 3, 3, 2]
 
 
 def test_a_size_that_took_too_long_twice_is_not_tried_a_third_time() -> None:
     reader = SlowReader(manageable=7)
     names = [f"m{at}" for at in range(2 * MAX_PAGES_A_QUERY)]
-    assert list(database_with(reader).load_pages(names, Reading(1))) == names
+    assert list(pages_of(reader).load_pages(names, Reading(1))) == names
     assert [size for size in reader.asked if size > 1] == [64, 8, 8]
 
 
 def test_one_page_that_takes_too_long_is_a_failure_and_is_named() -> None:
     with pytest.raises(QueryTimeoutError, match="manifestation 'a' takes too long") as caught:
-        database_with(SlowReader(manageable=0)).load_pages(["a"], Reading(1))
+        pages_of(SlowReader(manageable=0)).load_pages(["a"], Reading(1))
     assert caught.value.pages == {"a"}
 
 
-def load_until_failure(database: Neo4JDatabase, names: Sequence[str]) -> tuple[list[str], QueryTimeoutError]:
+def load_until_failure(database: PageReader, names: Sequence[str]) -> tuple[list[str], QueryTimeoutError]:
     """The pages that came, and what came instead of the rest."""
     arrived: list[str] = []
     try:
@@ -280,7 +286,7 @@ def load_until_failure(database: Neo4JDatabase, names: Sequence[str]) -> tuple[l
 def test_one_slow_page_costs_no_other_and_is_told_apart_within_the_patience(at: int) -> None:
     names = [f"m{number}" for number in range(150)]
     reader = SlowReader(slow=[names[at]])
-    arrived, error = load_until_failure(database_with(reader), names)
+    arrived, error = load_until_failure(pages_of(reader), names)
     assert arrived == [name for name in names if name != names[at]]
     assert error.pages == {names[at]}
     assert reader.asked.count(1) >= 1
@@ -289,13 +295,13 @@ def test_one_slow_page_costs_no_other_and_is_told_apart_within_the_patience(at: 
 def test_a_walk_does_not_wait_for_a_slow_server_without_end_and_blames_no_page_that_was_not_tried() -> None:
     names = [f"m{number}" for number in range(10 * MAX_PAGES_A_QUERY)]
     slow = SlowReader(takes_seconds=25.0)
-    arrived, error = load_until_failure(database_with(slow), names)
+    arrived, error = load_until_failure(pages_of(slow), names)
     assert "after 120 s of waiting for Neo4j in all 320 pages are left" in str(error)
     assert len(arrived) == 5 * MAX_PAGES_A_QUERY, "what came is given all the same"
     assert error.pages == set()
     hopeless = SlowReader(manageable=0)
     with pytest.raises(QueryTimeoutError) as caught:
-        database_with(hopeless).load_pages(names, Reading(1))
+        pages_of(hopeless).load_pages(names, Reading(1))
     assert len(hopeless.asked) == MAX_WAIT_SECONDS / QUERY_TIMEOUT_SECONDS
     assert caught.value.pages == {"m0", "m1"}
 
@@ -310,7 +316,7 @@ def test_the_patience_is_that_of_a_whole_walk_and_the_next_walk_has_its_own() ->
             return super().read(query, lambda _: consume(iter(rows)), **parameters)
 
     reader = Levels(takes_seconds=50.0)
-    database = database_with(reader)
+    database = pages_of(reader)
     for walks in (1, 2):
         with pytest.raises(QueryTimeoutError, match="in all 1 pages are left"):
             walk_together([START], database)
@@ -335,21 +341,21 @@ def test_a_page_that_is_slow_because_we_are_is_read_again_with_more_time(monkeyp
                 raise QueryTimeoutError("too slow")
             return super().read(query, consume, seconds=seconds, **parameters)
 
-    monkeypatch.setattr(neo4j_database, "time", SimpleNamespace(monotonic=lambda: now))
-    assert list(database_with(BusyReader()).load_pages(["a"], Reading(1))) == ["a"]
+    monkeypatch.setattr(page_reading, "time", SimpleNamespace(monotonic=lambda: now))
+    assert list(pages_of(BusyReader()).load_pages(["a"], Reading(1))) == ["a"]
     assert given == [30, 60, 120]
 
 
 def test_who_waits_is_told_of_every_part() -> None:
     marks: list[str] = []
-    walk_together([START], database_with(SlowReader()), lambda: marks.append(threading.current_thread().name))
+    walk_together([START], pages_of(SlowReader()), lambda: marks.append(threading.current_thread().name))
     assert marks == [threading.current_thread().name]
 
 
 def test_a_frontier_of_hundreds_is_read_in_chunks() -> None:
     reader = SlowReader(manageable=10**6)
     names = [f"m{at}" for at in range(2 * MAX_PAGES_A_QUERY + 1)]
-    assert list(database_with(reader).load_pages(names, Reading(1))) == names
+    assert list(pages_of(reader).load_pages(names, Reading(1))) == names
     assert reader.asked == [MAX_PAGES_A_QUERY, MAX_PAGES_A_QUERY, 1]
 
 
@@ -357,7 +363,7 @@ def test_what_is_at_hand_is_not_asked_for_in_small_parts_nor_what_the_chunk_befo
     reader = SlowReader(manageable=7)
     names = [f"m{at}" for at in range(MAX_PAGES_A_QUERY)]
     first, last = pair_of(names[0], [(0, 5, 7, 9)]), pair_of(names[-1], [(0, 5, 7, 9)])
-    pages = database_with(reader).load_pages([*names, "root"], Reading(1, [Page("root", 1, True, (first, last))]))
+    pages = pages_of(reader).load_pages([*names, "root"], Reading(1, [Page("root", 1, True, (first, last))]))
     assert {name: known for name, known in reader.known.items() if known} == {
         names[0]: [["a2", "a1", "root"]],
         names[-1]: [["a2", "a1", "root"]],
