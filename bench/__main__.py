@@ -18,8 +18,9 @@ from bench.machine import busy_warning, describe_machine, describe_versions
 from bench.profiles import PROFILES, Bench
 from bench.report import TITLES, markdown
 from bench.sizes import FULL, QUICK, Scale
-from devstack import DevstackError, Stack
+from devstack.errors import DevstackError
 from devstack.locks import exclusive
+from devstack.stack import Stack
 
 OUT = ROOT / "bench" / "out"
 

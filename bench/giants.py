@@ -29,8 +29,8 @@ from app.neo4j_database import Neo4JDatabase
 from app.pages.walk import walk_together
 from bench.ground import KEPT, ROOT
 from bench.report import table
-from devstack import Stack
 from devstack.families import Annotation, Family, Segment, load_family, make_constraints
+from devstack.stack import Stack
 
 STACK: Final = "giants"
 CHARACTERS: Final = 10

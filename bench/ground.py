@@ -20,8 +20,8 @@ import psycopg2
 import redis
 from psycopg2 import sql
 
-from devstack import Stack
-from devstack.proxy_process import ProxyProcess, moved
+from devstack.proxy import Proxy, moved
+from devstack.stack import Stack
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -53,7 +53,7 @@ class Arena:
     postgres: "Connection"
     sqs: "SQSClient"
     queue_url: str
-    proxies: Mapping[str, ProxyProcess]
+    proxies: Mapping[str, Proxy]
 
 
 class Ground:
@@ -121,7 +121,7 @@ class Ground:
             queues = stack.enter_context(self._queues(name))
             direct = {**self.environment, "POSTGRES_URL": url, **queues}
             proxies = {
-                service: stack.enter_context(ProxyProcess.before(direct[VARIABLES[service]], latency_ms / 1000))
+                service: stack.enter_context(Proxy.before(direct[VARIABLES[service]], latency_ms / 1000))
                 for service, latency_ms in (latencies_ms or {}).items()
             }
             connection = stack.enter_context(closing(psycopg2.connect(url)))
@@ -186,7 +186,7 @@ def _migrate(url: str) -> None:
         raise BenchError(f"`alembic upgrade head` failed:\n{done.stderr}")
 
 
-def _through(direct: Mapping[str, str], proxies: Mapping[str, ProxyProcess]) -> dict[str, str]:
+def _through(direct: Mapping[str, str], proxies: Mapping[str, Proxy]) -> dict[str, str]:
     """The environment of a contestant that reaches each service by its proxy, where there is one."""
     environment = {**base_environment(), **direct}
     for service, proxy in proxies.items():

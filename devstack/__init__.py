@@ -1,6 +1,1 @@
 """The real services on a bare machine, from packages: PostgreSQL, Neo4j, an SQS server, a Redis-protocol cache."""
-
-from devstack.errors import DevstackError
-from devstack.stack import Stack
-
-__all__ = ["DevstackError", "Stack"]

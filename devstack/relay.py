@@ -197,18 +197,18 @@ class Link:
         self._conditions = conditions
         self._target = target
         self.client = End(self)
-        self._server = End(self)
-        self.client.lane = Lane(conditions, self.client, self._server)
-        self._server.lane = Lane(conditions, self._server, self.client)
+        self.server = End(self)
+        self.client.lane = Lane(conditions, self.client, self.server)
+        self.server.lane = Lane(conditions, self.server, self.client)
         self._whole = False
         self._server_spoke_last = True
         self._connecting: asyncio.Task[None] | None = None
 
     def made(self, end: End) -> None:
         """The client is here: call the server. The server is here: let both speak."""
-        if end is self._server:
+        if end is self.server:
             self._whole = True
-            for each in (self.client, self._server):
+            for each in (self.client, self.server):
                 each.resume(_Pause.NOT_CONNECTED)
         elif self._conditions.cut:
             self.client.reset()
@@ -225,7 +225,7 @@ class Link:
         self._conditions.bytes += size
         if end is self.client and self._server_spoke_last:
             self._conditions.round_trips += 1
-        self._server_spoke_last = end is self._server
+        self._server_spoke_last = end is self.server
 
     def lost(self, end: End) -> None:
         """One socket is gone: what it sent before still arrives, then the other one is reset."""
@@ -239,7 +239,7 @@ class Link:
 
     def other(self, end: End) -> End:
         """The socket at the other side."""
-        return self._server if end is self.client else self.client
+        return self.server if end is self.client else self.client
 
     def hold(self) -> None:
         """Stop reading from both peers."""
@@ -269,17 +269,17 @@ class Link:
             end.reset()
 
     def _ends(self) -> tuple[End, ...]:
-        return (self.client, self._server) if self._whole else (self.client,)
+        return (self.client, self.server) if self._whole else (self.client,)
 
     def _forget(self) -> None:
         self._conditions.links.discard(self)
         self.client.lane.drop_timer()
-        self._server.lane.drop_timer()
+        self.server.lane.drop_timer()
 
     async def _connect(self) -> None:
         # A handshake is a round trip as well, although no byte of it shows up here.
         await asyncio.sleep(self._conditions.latency_seconds)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: self._server, *self._target)
+            await asyncio.get_running_loop().create_connection(lambda: self.server, *self._target)
         except OSError:
             self.reset()

@@ -26,8 +26,9 @@ from app.db.postgres import make_engine
 from app.errors import ProcessorError
 from app.jobs.tables import relations_table
 from app.sqs.queue import Queue, make_client
-from devstack import DevstackError, Stack
+from devstack.errors import DevstackError
 from devstack.families import Family, load_example
+from devstack.stack import Stack
 from scripts.serve_page import USUAL_PORT, ServeError, serve
 
 DESCRIPTION: Final = "Run one job through the worker on the local services, and show what came out."

@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine
 from app.sqs.queue import Queue
-from devstack import Stack
 from devstack.families import Family, empty_graph, load_family, make_constraints
+from devstack.stack import Stack
 from tests.support.services import Queues, base_environment, environment_of, migrate, sqs_client
 from tests.support.stacks import SHARED_STACK, reserve
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.stacks import SHARED_STACK, reserve
 
 ROOT: Final = Path(__file__).resolve().parent.parent

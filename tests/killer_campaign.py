@@ -18,8 +18,8 @@ from sqlalchemy import Engine
 
 from app.db.postgres import make_engine
 from app.sqs.queue import Queue
-from devstack import Stack
 from devstack.families import empty_graph, load_family, make_constraints
+from devstack.stack import Stack
 from tests.support import killer_job
 from tests.support.endstate import is_over
 from tests.support.killer_job import Found, KillerJob

@@ -11,7 +11,7 @@ from bench.reference import reference_walk
 from bench.runner import run_with_results
 from bench.runs import Plan
 from bench.sizes import TINY
-from devstack import Stack
+from devstack.stack import Stack
 
 
 def test_the_contestants_give_the_same_results_and_are_measured(stack: Stack) -> None:

@@ -11,8 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from devstack import Stack
 from devstack.families import SMALL_FAMILY_PATH, Family
+from devstack.stack import Stack
 from tests.support.services import ROOT, base_environment
 
 LIMIT_SECONDS = 250

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine
-from devstack import Stack
 from devstack.families import Family
+from devstack.stack import Stack
 from tests.support import killer_job
 from tests.support.endstate import is_over
 from tests.support.killer_job import KillerJob

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from devstack import Stack
 from devstack.families import SMALL_FAMILY_PATH, Family
+from devstack.stack import Stack
 from tests.support.pasting import blocks, clone, environment_of, paste
 
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)

@@ -20,9 +20,9 @@ from app.errors import ConfigurationError
 from app.pages.format import encode_page
 from app.pages.page import Page
 from app.sqs.queue import Outgoing, text_attribute
-from devstack import Stack
 from devstack.families import Family
-from devstack.proxy import Proxy
+from devstack.proxy import Proxy, moved
+from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import completions, is_over, load_job, problems, wrong_answers
 from tests.support.services import ROOT, Queues, receive_all
@@ -314,10 +314,8 @@ def test_no_secret_is_in_a_log_or_the_process_list_whatever_fails(
     environment |= SECRETS | {"LOG_LEVEL": "DEBUG", "AWS_ACCESS_KEY_ID": "hunter2-id"}
     proxies: dict[str, Proxy] = {}
     for name in ("POSTGRES_URL", "NEO4J_URI", "DRAGONFLY_URL", "AWS_ENDPOINT_URL_SQS"):
-        parts = urlsplit(environment[name])
-        proxies[name] = Proxy(parts.hostname or "", parts.port or 0).start()
-        before, _, _ = parts.netloc.rpartition(":")
-        environment[name] = parts._replace(netloc=f"{before}:{proxies[name].port}").geturl()
+        proxies[name] = Proxy.before(environment[name]).start()
+        environment[name] = moved(environment[name], proxies[name].port)
     services = {"POSTGRES_URL": "PostgreSQL", "NEO4J_URI": "Neo4j", "AWS_ENDPOINT_URL_SQS": "SQS"}
     try:
         with Worker(environment) as worker:

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from app.sqs.queue import Outgoing
-from devstack import Stack
 from devstack.families import Family
+from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import answers_of, is_over, load_job, problems, wrong_answers
 from tests.support.services import Queues

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from devstack import Stack
 from devstack.families import Family
+from devstack.stack import Stack
 from tests.support.pasting import blocks, clone, environment_of, paste
 from tests.support.services import ROOT
 

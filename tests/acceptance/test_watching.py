@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from app.sqs.queue import Outgoing
-from devstack import Stack
 from devstack.families import Family
+from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import is_over, load_job
 from tests.support.services import Queues

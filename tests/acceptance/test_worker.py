@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 
 from app.db.postgres import run
 from app.sqs.queue import Outgoing, Queue
-from devstack import Stack
 from devstack.families import Family
+from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, example_files, read_example
 from tests.support.endstate import answers_of, completions, is_over, job_row, load_job, problems, wrong_answers
 from tests.support.services import Queues, migrate, receive_all

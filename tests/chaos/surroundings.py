@@ -15,9 +15,9 @@ from sqlalchemy import Engine
 
 from app.db.postgres import make_engine
 from app.sqs.queue import Queue, make_client
-from devstack import Stack
 from devstack.families import Family, empty_graph, load_family
-from devstack.proxy_process import ProxyProcess, moved
+from devstack.proxy import Proxy, moved
+from devstack.stack import Stack
 from tests.support.answers import Question, example_files, read_example
 from tests.support.services import base_environment, migrate
 from tests.support.stacks import reserve
@@ -117,7 +117,7 @@ class Surroundings:
 
     stack: Stack
     library: Library
-    proxies: dict[str, ProxyProcess]
+    proxies: dict[str, Proxy]
     admin: Engine
     segments: Queue
     completed: Queue
@@ -156,7 +156,7 @@ def surroundings(run: str) -> Iterator[Surroundings]:
             for family in library.families:
                 load_family(driver, family)
         proxies = {
-            service: closing.enter_context(ProxyProcess.before(environment[variable], BASE_LATENCY_SECONDS))
+            service: closing.enter_context(Proxy.before(environment[variable], BASE_LATENCY_SECONDS))
             for service, variable in VARIABLES.items()
         }
         database, url = _fresh_database(stack, environment["POSTGRES_URL"], run)

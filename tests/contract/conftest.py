@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.results import PostgresResults
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.fakes import FakeDatabase
 from tests.support.stores import MAX_ATTEMPTS, Stores
 from tests.support.tables import Tables, migrated_database

@@ -16,8 +16,8 @@ from app.neo4j_database import Neo4JDatabase
 from app.pages.page import Page
 from app.pages.reading import Reading
 from app.pages.walk import PageSource
-from devstack import Stack
 from devstack.families import Family, empty_graph
+from devstack.stack import Stack
 from tests.support.answers import EXAMPLES
 from tests.support.caches import FakeStore
 from tests.support.graphs import MemoryGraph, page_of

@@ -8,7 +8,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from app.sqs.queue import Outgoing, Queue, make_client, text_attribute
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.services import receive_all
 
 type Opened = Callable[[], Queue]

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from app.caching.store import Entry, RedisStore, Store
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.caches import FakeStore
 
 LONG_MS = 1_000_000

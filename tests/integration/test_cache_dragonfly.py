@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from itertools import count
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -18,8 +18,8 @@ from app.errors import ConfigurationError
 from app.pages.format import encode_page
 from app.pages.page import Page
 from app.pages.reading import Reading
-from devstack import Stack
-from devstack.proxy import Proxy
+from devstack.proxy import Proxy, moved
+from devstack.stack import Stack
 from tests.support.caches import PageMaker
 
 NOW_US = 1_800_000_000_000_000
@@ -34,8 +34,7 @@ def url(stack: Stack) -> str:
 
 @pytest.fixture
 def proxy(url: str) -> Iterator[Proxy]:
-    parts = urlsplit(url)
-    with Proxy(parts.hostname or "", parts.port or 0) as proxy:
+    with Proxy.before(url) as proxy:
         yield proxy
 
 
@@ -46,8 +45,7 @@ def key() -> bytes:
 
 
 def through(proxy: Proxy, url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f":{parts.password or ''}@127.0.0.1:{proxy.port}"))
+    return moved(url, proxy.port)
 
 
 def worker(url: str, key: bytes, loader: PageMaker) -> PageCache:
@@ -68,9 +66,9 @@ def test_a_frontier_of_misses_costs_three_round_trips_and_one_of_hits_one(url: s
     for _ in range(2):
         cache = worker(through(proxy, url), key, PageMaker())
         cache.get({"other": 0}, Reading(1))
-        before = proxy.round_trips
+        before = proxy.counters().round_trips
         cache.get(dict.fromkeys(names, 0), Reading(1))
-        costs.append(proxy.round_trips - before)
+        costs.append(proxy.counters().round_trips - before)
     assert costs == [3, 1]
 
 
@@ -87,9 +85,9 @@ def test_a_dead_server_costs_one_call_then_nothing_and_every_page_still_comes(
         proxy.black_hole()
     with caplog.at_level(logging.INFO):
         assert set(cache.get({"b": 0, "c": 0}, Reading(2))) == {"b", "c"}
-        connections = proxy.connections
+        connections = proxy.counters().connections
         assert set(cache.get({"d": 0}, Reading(3))) == {"d"}
-        assert proxy.connections == connections
+        assert proxy.counters().connections == connections
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert (urlsplit(url).password or "no password") not in caplog.text
     proxy.heal()

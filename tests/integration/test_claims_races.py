@@ -30,7 +30,7 @@ from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.repairs import PostgresRepairs
 from app.db.results import PostgresResults
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.asking import ask
 from tests.support.endstate import problems
 from tests.support.tables import Tables, migrated_database

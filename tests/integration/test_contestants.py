@@ -16,8 +16,8 @@ from bench.floor import IoFloor
 from bench.generate import generate_family
 from bench.naive import NaiveGraph, NaiveReference
 from bench.reference import reference_walk, walk
-from devstack import Stack
 from devstack.families import Family, Segment
+from devstack.stack import Stack
 from tests.support.answers import canonical, example_files, read_example
 from tests.support.services import Queues
 

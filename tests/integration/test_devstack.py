@@ -18,9 +18,11 @@ import psycopg2
 import pytest
 import redis
 
-from devstack import DevstackError, Stack, lifecycle, processes, queues
+from devstack import lifecycle, processes, queues
+from devstack.errors import DevstackError
 from devstack.services import Cache
 from devstack.services.base import Say
+from devstack.stack import Stack
 from devstack.waiting import wait_until
 
 LIGHT = ["postgres", "cache"]

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine
-from devstack import Stack
 from devstack.families import SMALL_FAMILY_PATH, Family, make_constraints
+from devstack.stack import Stack
 from tests.support.commands import Command
 from tests.support.services import Queues, migrate
 

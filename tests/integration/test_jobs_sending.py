@@ -16,7 +16,7 @@ from app.jobs.producer import PAGE_SEGMENTS, PAUSES_SECONDS, Producer
 from app.jobs.sending import PAGES_AT_ONCE
 from app.models import parse_segment_message
 from app.sqs.queue import Outgoing, Queue
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.jobs import claimed, make_job, rows, segments
 from tests.support.producer import Pauses, Texts, TroubledQueue, lose, refuse, refuse_all, work
 from tests.support.services import Queues

@@ -15,8 +15,8 @@ from app.jobs.wiring import LazyParts
 from app.neo4j_database import Neo4JDatabase
 from app.relation import app
 from app.web.parts import get_parts
-from devstack import Stack
 from devstack.families import SMALL_FAMILY_PATH, Family
+from devstack.stack import Stack
 from tests.support.answers import canonical, decoded, example_files, read_example
 from tests.support.in_process import ask
 from tests.support.jobs import rows

@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, LiteralString
-from urllib.parse import urlsplit
 
 import neo4j
 import pytest
@@ -36,9 +35,9 @@ from app.neo4j_quries import READ_PAGES
 from app.pages.reading import Patience, Reading
 from app.pages.walk import PageSource, walk_together
 from bench.reference import reference_walk
-from devstack import Stack
 from devstack.families import Annotation, Family, Segment, empty_graph, load_family
 from devstack.proxy import Proxy
+from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, canonical, decoded, example_files, read_example
 from tests.support.graphs import page_of
 from tests.support.strategies import Question, asked_families
@@ -59,8 +58,7 @@ def graph(stack: Stack) -> Iterator[Neo4JDatabase]:
 @pytest.fixture
 def proxy(stack: Stack) -> Iterator[Proxy]:
     """A proxy before the tests' Neo4j."""
-    parts = urlsplit(stack.env()["NEO4J_URI"])
-    with Proxy(parts.hostname or "", parts.port or 0) as proxy:
+    with Proxy.before(stack.env()["NEO4J_URI"]) as proxy:
         yield proxy
 
 
@@ -255,13 +253,13 @@ def test_a_frontier_is_one_round_trip_and_a_large_one_comes_in_chunks(
     load_graph(SMALL)
     graph = database_at(stack, f"bolt://127.0.0.1:{proxy.port}")
     graph.ping()
-    before = proxy.round_trips
+    before = proxy.counters().round_trips
     graph.load_pages(SMALL.manifestations, Reading(1))
-    assert proxy.round_trips - before == 1
+    assert proxy.counters().round_trips - before == 1
     monkeypatch.setattr(page_reading, "MAX_PAGES_A_QUERY", 2)
-    before = proxy.round_trips
+    before = proxy.counters().round_trips
     assert set(graph.load_pages(SMALL.manifestations, Reading(1))) == set(SMALL.manifestations)
-    assert proxy.round_trips - before == len(SMALL.manifestations) / 2
+    assert proxy.counters().round_trips - before == len(SMALL.manifestations) / 2
     graph.close()
 
 

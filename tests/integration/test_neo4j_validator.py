@@ -9,8 +9,8 @@ from app import neo4j_database_validator as validator
 from app.errors import OutageError
 from app.neo4j_database import Neo4JDatabase
 from app.neo4j_database_validator import main, validate
-from devstack import Stack
 from devstack.families import CONSTRAINTS, Family, empty_graph
+from devstack.stack import Stack
 from tests.support.answers import EXAMPLES
 
 SMALL = Family.from_json(EXAMPLES / "small_family.json")

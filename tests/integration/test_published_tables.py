@@ -15,7 +15,7 @@ from app.core.segments import Claimed, SegmentRequest
 from app.db.claims import PostgresClaims
 from app.db.postgres import make_engine, run
 from app.db.results import PostgresResults
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.asking import ask
 from tests.support.endstate import problems
 from tests.support.tables import Tables, migrated_database

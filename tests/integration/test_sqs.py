@@ -7,8 +7,8 @@ import pytest
 
 from app.errors import ConfigurationError, OutageError
 from app.sqs.queue import Outgoing, Queue, make_client, text_attribute
-from devstack import Stack
 from devstack.proxy import Proxy
+from devstack.stack import Stack
 from tests.support.services import Queues, receive_all, sqs_client
 
 
@@ -100,7 +100,7 @@ def test_a_missing_queue_is_named(stack: Stack, queues: Queues) -> None:
 
 
 def test_a_server_that_is_not_there_is_an_outage(stack: Stack, queues: Queues) -> None:
-    with Proxy("127.0.0.1", int(stack.env()["AWS_ENDPOINT_URL_SQS"].rsplit(":", 1)[1])) as proxy:
+    with Proxy.before(stack.env()["AWS_ENDPOINT_URL_SQS"]) as proxy:
         client = make_client(
             "us-east-1",
             endpoint_url=f"http://127.0.0.1:{proxy.port}",

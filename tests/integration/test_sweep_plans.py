@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from app.db import outbox
 from app.db.postgres import run
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.tables import migrated_database
 
 JOBS, SEGMENTS = 400, 50

@@ -7,8 +7,8 @@ import httpx
 import neo4j
 import pytest
 
-from devstack import Stack
 from devstack.families import SMALL_FAMILY_PATH, Family
+from devstack.stack import Stack
 from tests.support.answers import Question, example_files, read_example
 from tests.support.pages import Page, find, query, serving, words
 from tests.support.services import base_environment

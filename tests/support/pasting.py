@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.services import ROOT, base_environment
 
 LIMIT_SECONDS: Final = 250

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from app.sqs.queue import Queue, make_client
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.worker import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent

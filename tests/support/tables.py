@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine, run
-from devstack import Stack
+from devstack.stack import Stack
 from tests.support.rows import JobRow, OutboxRow, SegmentRow
 from tests.support.services import environment_of
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from devstack import DevstackError, Stack
 from devstack.__main__ import _quote, main
+from devstack.errors import DevstackError
+from devstack.stack import Stack
 from devstack.status import ServiceStatus, table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,5 +1,6 @@
-"""The proxy against real sockets on loopback, on a thread and in a process of its own alike."""
+"""The proxy against real sockets on loopback."""
 
+import asyncio
 import hashlib
 import socket
 import socketserver
@@ -11,10 +12,9 @@ from contextlib import closing, contextmanager, suppress
 import pytest
 
 from devstack.proxy import Proxy
-from devstack.proxy_process import ProxyProcess
+from devstack.proxy_server import ProxyServer, event_loop
 
 WAIT_SECONDS = 20.0
-type AnyProxy = Proxy | ProxyProcess
 
 
 class EchoHandler(socketserver.BaseRequestHandler):
@@ -53,13 +53,13 @@ def target() -> Iterator[int]:
         yield server.server_address[1]
 
 
-@pytest.fixture(params=[Proxy, ProxyProcess], ids=["thread", "process"])
-def proxy(request: pytest.FixtureRequest, target: int) -> Iterator[AnyProxy]:
-    with request.param("127.0.0.1", target) as running:
+@pytest.fixture
+def proxy(target: int) -> Iterator[Proxy]:
+    with Proxy("127.0.0.1", target) as running:
         yield running
 
 
-def connect(proxy: AnyProxy) -> socket.socket:
+def connect(proxy: Proxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=WAIT_SECONDS)
 
 
@@ -90,12 +90,12 @@ def assert_silent(sock: socket.socket) -> None:
     sock.settimeout(WAIT_SECONDS)
 
 
-def test_bytes_pass_both_ways(proxy: AnyProxy) -> None:
+def test_bytes_pass_both_ways(proxy: Proxy) -> None:
     with closing(connect(proxy)) as sock:
         assert ask(sock, b"hello") == b"hello"
 
 
-def test_the_end_passes_and_the_answer_still_comes(proxy: AnyProxy) -> None:
+def test_the_end_passes_and_the_answer_still_comes(proxy: Proxy) -> None:
     proxy.latency_seconds = 0.02
     with closing(connect(proxy)) as sock:
         sock.sendall(b"last words")
@@ -104,7 +104,7 @@ def test_the_end_passes_and_the_answer_still_comes(proxy: AnyProxy) -> None:
 
 
 @pytest.mark.parametrize("latency_seconds", [0.0, 0.01])
-def test_megabytes_arrive_whole_and_in_order(proxy: AnyProxy, latency_seconds: float) -> None:
+def test_megabytes_arrive_whole_and_in_order(proxy: Proxy, latency_seconds: float) -> None:
     proxy.latency_seconds = latency_seconds
     sent = b"".join(number.to_bytes(4) for number in range(4_000_000))
     with closing(connect(proxy)) as sock:
@@ -113,10 +113,10 @@ def test_megabytes_arrive_whole_and_in_order(proxy: AnyProxy, latency_seconds: f
         received = receive(sock, len(sent))
         sender.join(WAIT_SECONDS)
     assert hashlib.sha256(received).digest() == hashlib.sha256(sent).digest()
-    wait_until(lambda: proxy.bytes == 2 * len(sent))
+    wait_until(lambda: proxy.counters().bytes == 2 * len(sent))
 
 
-def test_latency_is_added_to_each_round_trip(proxy: AnyProxy) -> None:
+def test_latency_is_added_to_each_round_trip(proxy: Proxy) -> None:
     with closing(connect(proxy)) as sock:
         ask(sock, b"warm")
         proxy.latency_seconds = 0.03
@@ -126,7 +126,7 @@ def test_latency_is_added_to_each_round_trip(proxy: AnyProxy) -> None:
         assert time.monotonic() - began >= 5 * 0.03
 
 
-def test_a_new_connection_costs_a_round_trip_too(proxy: AnyProxy) -> None:
+def test_a_new_connection_costs_a_round_trip_too(proxy: Proxy) -> None:
     proxy.latency_seconds = 0.05
     began = time.monotonic()
     with closing(connect(proxy)) as sock:
@@ -134,18 +134,18 @@ def test_a_new_connection_costs_a_round_trip_too(proxy: AnyProxy) -> None:
     assert time.monotonic() - began >= 2 * 0.05
 
 
-def test_less_latency_keeps_the_order(proxy: AnyProxy) -> None:
+def test_less_latency_keeps_the_order(proxy: Proxy) -> None:
     with closing(connect(proxy)) as sock:
         ask(sock, b"warm")
         proxy.latency_seconds = 0.4
         sock.sendall(b"first")
-        wait_until(lambda: proxy.bytes == 2 * 4 + 5)
+        wait_until(lambda: proxy.counters().bytes == 2 * 4 + 5)
         proxy.latency_seconds = 0.0
         sock.sendall(b"second")
         assert receive(sock, 11) == b"firstsecond"
 
 
-def test_turns_on_the_wire_are_counted(proxy: AnyProxy) -> None:
+def test_turns_on_the_wire_are_counted(proxy: Proxy) -> None:
     with closing(connect(proxy)) as one, closing(connect(proxy)) as other:
         for _ in range(7):
             ask(one, b"ping")
@@ -157,17 +157,17 @@ def test_turns_on_the_wire_are_counted(proxy: AnyProxy) -> None:
     assert counted.bytes == 2 * (7 * 4 + 3 * 5)
 
 
-def test_a_pipeline_is_one_turn(proxy: AnyProxy) -> None:
+def test_a_pipeline_is_one_turn(proxy: Proxy) -> None:
     proxy.latency_seconds = 0.2
     with closing(connect(proxy)) as sock:
         for sent in range(1, 5):
             sock.sendall(b"more")
-            wait_until(lambda least=4 * sent: proxy.bytes >= least)  # type: ignore[misc]
+            wait_until(lambda least=4 * sent: proxy.counters().bytes >= least)  # type: ignore[misc]
         receive(sock, 16)
-        assert proxy.round_trips == 1
+        assert proxy.counters().round_trips == 1
 
 
-def test_counters_can_be_compared(proxy: AnyProxy) -> None:
+def test_counters_can_be_compared(proxy: Proxy) -> None:
     with closing(connect(proxy)) as sock:
         ask(sock, b"before")
         earlier = proxy.counters()
@@ -176,7 +176,7 @@ def test_counters_can_be_compared(proxy: AnyProxy) -> None:
     assert (passed.round_trips, passed.connections, passed.bytes) == (1, 0, 10)
 
 
-def test_cut_resets_what_is_open_and_refuses_what_is_new(proxy: AnyProxy) -> None:
+def test_cut_resets_what_is_open_and_refuses_what_is_new(proxy: Proxy) -> None:
     with closing(connect(proxy)) as sock:
         ask(sock, b"alive")
         proxy.cut()
@@ -185,10 +185,10 @@ def test_cut_resets_what_is_open_and_refuses_what_is_new(proxy: AnyProxy) -> Non
     for _ in range(3):
         with pytest.raises(ConnectionRefusedError):
             connect(proxy)
-    assert proxy.connections == 1
+    assert proxy.counters().connections == 1
 
 
-def test_heal_after_a_cut_listens_on_the_same_port(proxy: AnyProxy) -> None:
+def test_heal_after_a_cut_listens_on_the_same_port(proxy: Proxy) -> None:
     port = proxy.port
     for _ in range(3):
         with closing(connect(proxy)) as sock:
@@ -200,18 +200,18 @@ def test_heal_after_a_cut_listens_on_the_same_port(proxy: AnyProxy) -> None:
         assert ask(sock, b"again") == b"again"
 
 
-def test_a_black_hole_swallows_what_is_open_until_healed(proxy: AnyProxy) -> None:
+def test_a_black_hole_swallows_what_is_open_until_healed(proxy: Proxy) -> None:
     with closing(connect(proxy)) as sock:
         ask(sock, b"alive")
         proxy.black_hole()
         sock.sendall(b"anyone there?")
         assert_silent(sock)
-        assert proxy.bytes == 2 * 5
+        assert proxy.counters().bytes == 2 * 5
         proxy.heal()
         assert receive(sock, 13) == b"anyone there?"
 
 
-def test_a_black_hole_accepts_what_is_new_and_answers_when_healed(proxy: AnyProxy) -> None:
+def test_a_black_hole_accepts_what_is_new_and_answers_when_healed(proxy: Proxy) -> None:
     proxy.black_hole()
     with closing(connect(proxy)) as sock:
         sock.sendall(b"hello?")
@@ -220,12 +220,12 @@ def test_a_black_hole_accepts_what_is_new_and_answers_when_healed(proxy: AnyProx
         assert receive(sock, 6) == b"hello?"
 
 
-def test_a_black_hole_holds_what_is_under_way(proxy: AnyProxy) -> None:
+def test_a_black_hole_holds_what_is_under_way(proxy: Proxy) -> None:
     with closing(connect(proxy)) as sock:
         ask(sock, b"warm")
         proxy.latency_seconds = 0.3
         sock.sendall(b"under way")
-        wait_until(lambda: proxy.bytes == 2 * 4 + 9)
+        wait_until(lambda: proxy.counters().bytes == 2 * 4 + 9)
         proxy.black_hole()
         proxy.latency_seconds = 0.0
         sock.settimeout(0.6)
@@ -236,10 +236,10 @@ def test_a_black_hole_holds_what_is_under_way(proxy: AnyProxy) -> None:
         assert receive(sock, 9) == b"under way"
 
 
-def test_a_black_hole_can_be_cut(proxy: AnyProxy) -> None:
+def test_a_black_hole_can_be_cut(proxy: Proxy) -> None:
     proxy.black_hole()
     with closing(connect(proxy)) as sock:
-        wait_until(lambda: proxy.connections == 1)
+        wait_until(lambda: proxy.counters().connections == 1)
         proxy.cut()
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
@@ -266,11 +266,19 @@ def test_ended_connections_are_forgotten(target: int) -> None:
 
 def test_small_writes_do_not_wait_for_acknowledgements_either_way(target: int) -> None:
     """Without TCP_NODELAY on both of a link's sockets, answers in pieces take 40 ms and no latency is what it says."""
-    with Proxy("127.0.0.1", target) as proxy, closing(connect(proxy)) as sock:
-        ask(sock, b"alive")
-        (link,) = proxy._conditions.links
-        for end in (link.client, link._server):
-            assert end.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    async def flags() -> list[int]:
+        server = ProxyServer(("127.0.0.1", target), 0.0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", await server.listen(0))
+        writer.write(b"alive")
+        assert await reader.readexactly(5) == b"alive"
+        (link,) = server.conditions.links
+        sockets = [end.transport.get_extra_info("socket") for end in (link.client, link.server)]
+        on = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in sockets]
+        await server.obey(["cut"])
+        return on
+
+    assert all(asyncio.run(flags(), loop_factory=event_loop))
 
 
 def test_a_target_that_is_down_resets_and_one_that_is_back_serves() -> None:
@@ -294,14 +302,14 @@ def test_stop_ends_connections_and_frees_the_port(target: int) -> None:
 
 
 def test_the_process_says_what_it_does_not_understand(target: int) -> None:
-    with ProxyProcess("127.0.0.1", target) as proxy:
+    with Proxy("127.0.0.1", target) as proxy:
         with pytest.raises(ValueError, match="explode"):
             proxy._order("explode")
-        assert proxy.round_trips == 0
+        assert proxy.counters().round_trips == 0
 
 
 def test_the_process_takes_its_latency_from_the_start(target: int) -> None:
-    with ProxyProcess("127.0.0.1", target, 0.04) as proxy, closing(connect(proxy)) as sock:
+    with Proxy("127.0.0.1", target, 0.04) as proxy, closing(connect(proxy)) as sock:
         ask(sock, b"warm")
         began = time.monotonic()
         ask(sock, b"x")
