@@ -1,7 +1,8 @@
 """A process is ours only if its command line says so: the program, and an argument with the stack's own folder.
 
 The process table is asked every time and no pid is kept, so a reused pid can never be taken for a service, and
-a service whose starter died before writing anything down is found all the same.
+a service whose starter died before writing anything down is found all the same. Children of this very process are known
+by what they were started with: the table shows no command line in the moment in which a program takes a process over.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ KILL_LIMIT_SECONDS = 10.0
 
 class _Detached(subprocess.Popen[bytes]):
     """A child that is meant to outlive this process, so leaving it running is no mistake to warn about."""
+
+    command: Sequence[str]
 
     def __del__(self, *_: object) -> None:
         return
@@ -58,12 +61,17 @@ def spawn(
             start_new_session=True,
             **(identity or {}),
         )
+    child.command = command
     _children[child.pid] = child
 
 
 def find(program: str, marker: str) -> psutil.Process | None:
     """The live process of `program` with the argument `marker`; a parent rather than the copies it forked."""
     _reap()
+    for child in list(_children.values()):
+        with contextlib.suppress(psutil.Error):
+            if _is(child.command, program, marker) and is_alive(process := psutil.Process(child.pid)):
+                return process
     known = _found.get((program, marker))
     if known and _matches(known, program, marker):
         return known
@@ -135,10 +143,13 @@ def wait_gone(processes: Sequence[psutil.Process], limit_seconds: float = KILL_L
 
 def _matches(process: psutil.Process, program: str, marker: str) -> bool:
     try:
-        command = process.cmdline()
-        return bool(command) and os.path.basename(command[0]) == program and marker in command and is_alive(process)
+        return _is(process.cmdline(), program, marker) and is_alive(process)
     except (psutil.Error, OSError):
         return False
+
+
+def _is(command: Sequence[str], program: str, marker: str) -> bool:
+    return bool(command) and os.path.basename(command[0]) == program and marker in command
 
 
 def _reap() -> None:

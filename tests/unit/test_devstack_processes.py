@@ -51,6 +51,12 @@ def test_it_outlives_the_command_that_started_it(folder: Path) -> None:
     assert server.terminal() is None
 
 
+def test_a_child_that_shows_no_command_line_yet_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment in which the program takes the process over, which may last on busy processors."""
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda _self: [])
+    assert serve(folder).is_running()
+
+
 def test_an_ended_child_is_gone_and_leaves_no_zombie(folder: Path) -> None:
     server = serve(folder)
     processes.send([server], signal.SIGKILL)
