@@ -3,19 +3,28 @@
 Invariant: one record is one line whatever an id contains (control characters are escaped), and a record carries
 ids and reasons, never a message body, a result or a secret. Fields come through ``extra=fields(job_id=…)``, and cost
 nothing where the format shows none.
+
+Lines below WARNING are written together, `LATEST_SECONDS` after the first of them at the latest; all are at every end
+but a hard one: what ends a process from outside or in native code (SIGKILL) takes those of its last `LATEST_SECONDS`.
 """
 
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import IO, Any, Final
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUIET: Final = ("boto3", "botocore", "urllib3", "redis", "sqlalchemy", "s3transfer")
 _SILENT: Final = ("neo4j",)
 """Says with ERROR what it also raises and the worker deals with: a connection that was cut, for one."""
+LATEST_SECONDS: Final = 0.1
+"""How long a line may wait for others to be written with."""
+_PATIENCE_SECONDS: Final = 1.0
+_STEP_SECONDS: Final = 0.01
 
 
 _shows_fields = False
@@ -39,7 +48,7 @@ def setup_logging(level: str, log_format: str, stream: IO[str] | None = None) ->
     """
     global _shows_fields
     _shows_fields = log_format == "json"
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = BatchHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -51,11 +60,83 @@ def setup_logging(level: str, log_format: str, stream: IO[str] | None = None) ->
     _skip_what_no_format_shows()
 
 
+def wait_until_written() -> None:
+    """Let the lines in hand be written, for a second at most. Takes no lock: for a signal handler that ends it all."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, BatchHandler)]
+    while any(handler.has_lines for handler in handlers) and time.monotonic() < deadline:
+        time.sleep(_STEP_SECONDS)
+
+
 def _skip_what_no_format_shows() -> None:
     """Spare every record the look at the stack, thread and process (the logging HOWTO's "Optimization")."""
     for switch in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, switch, False)
     setattr(logging, "_srcfile", None)  # noqa: B010  (private, but documented there)
+
+
+class BatchHandler(logging.StreamHandler[IO[str]]):
+    """Many lines a write, in the order in which they were logged; from WARNING on, and once closed, at once.
+
+    Invariant: while lines wait, so does one timer. `emit` is called under the handler's lock, and `flush` takes it.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._at_once_from = logging.WARNING
+        self._timer: threading.Timer | None = None
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether a line is not written yet."""
+        return bool(self._lines)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            if record.levelno >= self._at_once_from:
+                self.flush()
+            elif len(self._lines) == 1:
+                self._flush_soon()
+        except Exception:  # noqa: BLE001  (as in logging: a record that can't be shown harms nobody)
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what waits. What the stream refuses is lost, as a line alone would be."""
+        self.acquire()
+        try:
+            if self._lines:
+                with suppress(OSError, ValueError):
+                    self.stream.write("".join(self._lines))
+                    self.stream.flush()
+        finally:
+            self._lines.clear()
+            self.release()
+
+    def close(self) -> None:
+        """Write what waits and, from now on, every line at once: no timer outlives the interpreter."""
+        self._at_once_from = logging.NOTSET
+        self.flush()
+        super().close()
+
+    def _flush_soon(self) -> None:
+        if self._timer is not None and self._timer.is_alive():  # it is not in a fork
+            return
+        self._timer = threading.Timer(LATEST_SECONDS, self._flush_on_time)
+        self._timer.daemon = True
+        try:
+            self._timer.start()
+        except RuntimeError:  # no thread can be had, or not any more
+            self.flush()
+
+    def _flush_on_time(self) -> None:
+        self.acquire()
+        try:
+            self._timer = None
+            self.flush()
+        finally:
+            self.release()
 
 
 class TextFormatter(logging.Formatter):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from app.logs import wait_until_written
+
 STEP_SECONDS: Final = 0.05
 
 
@@ -41,7 +43,10 @@ class Stop:
 
 
 class Signals:
-    """SIGTERM and SIGINT ask to stop; a second one exits now. Only in the main thread, where Python has them."""
+    """SIGTERM and SIGINT ask to stop; a second one exits once the log is written.
+
+    Only in the main thread, where Python has them.
+    """
 
     def __init__(self, stop: Callable[[], None]) -> None:
         """`stop` is called by the first signal, in the main thread."""
@@ -60,6 +65,7 @@ class Signals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._asked:
+            wait_until_written()
             os._exit(128 + number)
         self._asked = True
         self._stop()

@@ -6,6 +6,7 @@ none.
 """
 
 import functools
+import logging
 import os
 import sys
 import threading
@@ -52,5 +53,6 @@ if __name__ == "__main__":
     killer.arm()
     vars(wiring).update(Sweep=ImpatientSweep, Housekeeper=functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS))
     code = main.main()
+    logging.shutdown()
     sys.stdout.flush()
     os._exit(code)

@@ -5,6 +5,7 @@ call that is signed on the lean road.
 """
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -48,5 +49,6 @@ if __name__ == "__main__":
     from app import main
 
     code = main.main()
+    logging.shutdown()
     sys.stdout.flush()
     os._exit(code)

@@ -3,7 +3,7 @@
 Invariant: nothing else differs from ``python -m app.main``. The end is a SIGKILL from within, as a crash in native code
 or the system's out-of-memory killer would end it: no clean-up, and whatever else the process holds dies with it. It
 comes right after the published log line that says a segment is being processed, which every design of the worker has
-to pass, and which is then the last one in its log.
+to pass, and which is then the last one in its log: it is written before the end.
 """
 
 import logging
@@ -23,6 +23,8 @@ class _Killer(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.getMessage().startswith(LAST_WORDS):
             logging.getLogger().handle(record)
+            for handler in logging.getLogger().handlers:
+                handler.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         return True
 
