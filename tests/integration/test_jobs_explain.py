@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,9 @@ SMALL = next(path for path in example_files() if path.stem == "small_family")
 CLOSED_PORT = 1
 
 
-def test_it_gives_the_stored_answers(command: Command, load_graph: Callable[[Family], None]) -> None:
-    family, questions = read_example(SMALL)
+@pytest.mark.parametrize("path", example_files(), ids=lambda path: path.stem)
+def test_it_gives_the_stored_answers(path: Path, command: Command, load_graph: Callable[[Family], None]) -> None:
+    family, questions = read_example(path)
     load_graph(family)
     for asked in questions:
         ran = command("explain", asked.manifestation_id, str(asked.start), str(asked.end), "--json")
