@@ -540,7 +540,7 @@ GUARDS: Final = (
     ),
     Guard(
         "the bound on what the cache sends",
-        "app/caching/store.py",
+        "app/caching/redis_store.py",
         "if self._fed_bytes > MAX_REPLY_BYTES:",
         "if False:",
         "tests/integration/test_cache_dragonfly.py::test_a_reply_that_is_too_long_is_not_taken_into_memory",

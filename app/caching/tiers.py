@@ -18,7 +18,6 @@ from typing import Final, Protocol, Self
 from app.caching.key import derive_key
 from app.caching.memory import MemoryTier
 from app.caching.shared import MARKER_MS, SharedTier
-from app.caching.store import RedisStore
 from app.core.meter import NO_METER, Meter
 from app.errors import OutageError, QueryTimeoutError
 from app.pages.page import Page
@@ -112,6 +111,8 @@ class PageCache:
         """
         shared = None
         if url:
+            from app.caching.redis_store import RedisStore  # a tenth of the start, for those who have one
+
             key = derive_key(secret, loader.graph_id, clock_id)
             shared = SharedTier(RedisStore(url), key, ttl_seconds, meter=meter)
         background = Background("sharing pages")

@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from app.caching.store import RedisStore, StoreError
+from app.caching.redis_store import RedisStore
+from app.caching.store import StoreError
 from app.config import aws_access, find_complaints, load_settings
 from app.db.postgres import make_engine
 from app.errors import ConfigurationError, ProcessorError, RefusedError, SchemaError

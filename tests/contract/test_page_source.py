@@ -9,8 +9,8 @@ import neo4j
 import pytest
 
 from app.caching.memory import MemoryTier
+from app.caching.redis_store import RedisStore
 from app.caching.shared import SharedTier
-from app.caching.store import RedisStore
 from app.caching.tiers import PageCache
 from app.neo4j_database import Neo4JDatabase
 from app.pages.page import Page

@@ -9,7 +9,8 @@ from itertools import count
 
 import pytest
 
-from app.caching.store import Entry, RedisStore, Store
+from app.caching.redis_store import RedisStore
+from app.caching.store import Entry, Store
 from devstack.stack import Stack
 from tests.support.caches import FakeStore
 

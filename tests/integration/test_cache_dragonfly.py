@@ -11,8 +11,9 @@ import redis
 
 from app.caching.key import derive_key, name_clock
 from app.caching.memory import MemoryTier
+from app.caching.redis_store import RedisStore
 from app.caching.shared import SharedTier
-from app.caching.store import Entry, RedisStore, StoreError
+from app.caching.store import Entry, StoreError
 from app.caching.tiers import PageCache
 from app.errors import ConfigurationError
 from app.pages.format import encode_page
@@ -131,7 +132,7 @@ def test_a_reply_that_is_too_long_is_not_taken_into_memory(
     store = RedisStore(through(proxy, url))
     with redis.Redis.from_url(url) as client:
         client.set(name, bytes(50_000_000), px=60_000)
-    monkeypatch.setattr("app.caching.store.MAX_REPLY_BYTES", 1_000_000)
+    monkeypatch.setattr("app.caching.redis_store.MAX_REPLY_BYTES", 1_000_000)
     with pytest.raises(StoreError, match="longer than 1000000 bytes"):
         store.get_many([name])
     assert store.set_many([Entry(name, b"x" * 900_000, 60_000)]) == [True]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.caching.store import RedisStore
+from app.caching.redis_store import RedisStore
 from app.config import load_settings
 from app.db.postgres import make_engine
 from app.graph.session import open_driver
