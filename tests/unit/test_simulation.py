@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from bench import simulation
 from bench.events import Clock, Process, Resource
-from bench.model import Costs, Load, Place, forecast, page_reads
+from bench.model import Costs, Forecast, Load, Place, forecast, page_reads
 from bench.simulation import CHANGES, FEW, Point, markdown, points, what_is_full
 
 COSTS = Costs(worker_ms=0.4, postgres_ms=0.2, elsewhere_ms=0.1, log_bytes=2_000)
@@ -194,6 +195,19 @@ def test_the_model_stands_beside_every_point_that_was_measured() -> None:
     assert one.model_rate == pytest.approx(10_000 / (18 + 7 + 2 * 0.2 + 0.1), rel=0.06)
     assert eight.model_rate == measured["cloud: 1 worker"].model_rate, "the same settings, the same costs"
     assert measured["workers: 2 workers, four jobs"].model_rate == pytest.approx(2_000 / 0.7, rel=0.05)
+
+
+def test_the_model_is_asked_for_what_was_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Load] = []
+
+    def note(costs: Costs, place: Place, load: Load) -> Forecast:
+        asked.append(load)
+        return forecast(costs, place, load)
+
+    monkeypatch.setattr(simulation, "forecast", note)
+    by_label(a_document())
+    two = replace(FEW, workers=2)
+    assert asked == [replace(FEW, lanes=1), FEW, FEW, two, FEW, replace(two, jobs=4, mixed=True)]
 
 
 def test_what_others_take_of_the_machine_makes_it_slower() -> None:
