@@ -19,7 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from app.core.meter import NO_METER, Meter
 from app.errors import ConfigurationError, OutageError, ProcessorError, TransientError
-from app.sqs.lean import LeanClient, make_http_session
+from app.sqs.lean import LeanClient
+from app.sqs.signed_post import USER_AGENT, SignedPost
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -79,7 +80,7 @@ def make_client(
         max_pool_connections=connections,
         tcp_keepalive=True,
         # Both spare a third of a millisecond a call: putting together who we are, and checking our own arguments.
-        user_agent="segment-relationship-processor",
+        user_agent=USER_AGENT,
         parameter_validation=False,
     )
     session = botocore.session.get_session()
@@ -98,14 +99,14 @@ def make_client(
         credentials: Credentials | None = Credentials(access_key_id, secret_access_key, session_token)
     else:
         credentials = session.get_credentials()
-    http = make_http_session(
-        client.meta.endpoint_url,
+    post = SignedPost(
+        f"{client.meta.endpoint_url.rstrip('/')}/",
+        client.meta.region_name,
         session,
         connect_seconds=CONNECT_TIMEOUT_SECONDS,
-        read_seconds=wait_seconds + CALL_TIMEOUT_SECONDS,
-        connections=connections,
+        answer_seconds=CONNECT_TIMEOUT_SECONDS + wait_seconds + CALL_TIMEOUT_SECONDS,
     )
-    return cast("SQSClient", LeanClient(client, credentials, http))
+    return cast("SQSClient", LeanClient(client, credentials, post))
 
 
 @dataclass(frozen=True, slots=True)
