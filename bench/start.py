@@ -55,7 +55,7 @@ def worker_of(commit: str) -> Iterator[Path]:
 
 
 def measure(ground: Ground, text: Text, before: Path, repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Milliseconds of each repeat, on the clock and of the processor, of the worker in the tree `before` and of ours."""
+    """Milliseconds of each repeat, by the clock and of the processor: of the worker in the tree `before`, and ours."""
     trees = {"before": before, "now": ROOT}
     began: dict[str, list[Began]] = {label: [] for label in trees}
     for repeat in range(-WARMING_ROUNDS, repeats):

@@ -35,7 +35,7 @@ from app.service.charging import Charger
 from app.service.claiming import Claimer
 from app.service.settling import Settler
 from app.sqs.acknowledge import Acknowledger
-from app.sqs.queue import Queue, QueueFacts, make_client
+from app.sqs.queue import Queue, QueueFacts, make_client, open_session
 from app.tasks import TaskService
 from app.threads.budget import ByteBudget
 from app.threads.room import Room
@@ -285,8 +285,10 @@ class _Queues:
                 wait_seconds=wait_seconds,
                 connections=settings.sqs_batches_in_hand + 4,
                 is_lean=settings.sqs_calls == "lean",
+                session=session,
             )
 
+        session = open_session()
         calls = client(0)
         return cls(
             polled=Queue(client(limits.wait_time_seconds), wanted.queue_url, meter),
