@@ -8,16 +8,15 @@ stores the result, both by the machine's clock; processor time is the process's 
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import graphs, jobs
+from bench.earlier import EARLIER, worker_of
 from bench.graphs import Text
 from bench.ground import ROOT, BenchError, Ground
 from bench.limits import show
@@ -38,20 +37,6 @@ class Began(NamedTuple):
 
     milliseconds: float
     cpu_milliseconds: float
-
-
-@contextmanager
-def worker_of(commit: str) -> Iterator[Path]:
-    """The tree of the project as it was, for as long as the context lasts. Raises `BenchError`."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        archive = Path(name) / "tree.tar"
-        made = subprocess.run(
-            ["git", "archive", f"--output={archive}", commit], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        if made.returncode:
-            raise BenchError(f"there is no commit {commit}: {made.stderr.strip()}")
-        subprocess.run(["tar", "-xf", archive, "-C", name], check=True)
-        yield Path(name)
 
 
 def measure(ground: Ground, text: Text, before: Path, repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -89,7 +74,9 @@ def first_segment(ground: Ground, text: Text, tree: Path) -> Began:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.start", description="Measure the worker's start.")
-    parser.add_argument("--before", metavar="COMMIT", required=True, help="the worker to compare with")
+    parser.add_argument(
+        "--before", metavar="COMMIT", default=EARLIER, help=f"the worker to compare with (default: {EARLIER})"
+    )
     parser.add_argument("--repeats", type=int, default=REPEATS, metavar="N", help=f"of each (default: {REPEATS})")
     parser.add_argument("--stack", default="bench", metavar="NAME", help="the local stack (default: bench)")
     parser.add_argument("--keep", action="store_true", help="leave the services running at the end")
