@@ -10,7 +10,7 @@ import socket
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,6 +60,8 @@ BYTES_A_MEGABYTE: Final = 1_000_000
 HELPERS_CONNECTIONS: Final = 3
 """To PostgreSQL, beside one a lane: the heartbeat's, the housekeeper's, a probe's. The reporter's, once a minute, is
 one of them or one more for a moment."""
+RECEIVES_A_BATCH: Final = 2
+"""Under a backlog: PostgreSQL is paid by the transaction, and one for twenty costs little more than one for ten."""
 RESULTS_BYTES: Final = 16_000_000
 """Of results that are being stored at the same time; PostgreSQL's driver makes some five copies of each."""
 QUEUE_SETTINGS: Final = (
@@ -100,7 +102,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
     """
     settings = load_settings()
     worker = _begin_log(settings)
-    limits = _limits(wanted, settings, settings.sqs_batches_in_hand)
+    limits = replace(_limits(wanted, settings, settings.sqs_batches_in_hand), receives_a_batch=RECEIVES_A_BATCH)
     own = _begin_self(settings, limits, stop, "SQS", "PostgreSQL", "Neo4j")
     tracing = open_tracing(own.meter)
     progress, gate, in_flight, meter = own.progress, own.gate, own.in_flight, tracing or own.meter

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from bench import capacity
 from bench.__main__ import _parser
 from bench.graphs import SegmentSpan, Text, family_name
 from bench.jobs import as_sent
@@ -33,14 +32,14 @@ def a_run(steady: float, **changes: Any) -> dict[str, Any]:
         "cpu_ms": cpu_ms,
         "cpu_seconds": 3.0,
     }
-    return {**run, "peak_mb": 150.0, "wal_bytes": 2_000.0, "result_bytes": 1_500.0, **changes}
+    return {**run, "peak_mb": 150.0, "wal_bytes": 2_000.0, **changes}
 
 
 def a_variant(label: str, value: float, *rates: float, **changes: Any) -> dict[str, Any]:
     """A variant with a run a rate, looked at in every way."""
     observed = a_run(rates[0], batch_ms={"p50": 12.0, "p95": 20.0, "p99": 30.0}, neo4j_seconds=0.2)
     in_all = {"sqs": 900, "postgres": 900, "neo4j": 3, "cache": 7}
-    counted = a_run(rates[0], round_trips=TRIPS, round_trips_in_all=in_all, bytes={"sqs": 800.0, "postgres": 2_600.0})
+    counted = a_run(rates[0], round_trips=TRIPS, round_trips_in_all=in_all)
     runs = [a_run(rate, **changes) for rate in rates]
     return {"label": label, "value": value, "runs": runs, "observed": observed, "counted": counted}
 
@@ -247,18 +246,6 @@ def test_a_table_is_aligned() -> None:
 def test_a_busy_machine_is_warned_of() -> None:
     assert busy_warning({"load_before": [0.4], "processors": 2}) is None
     assert "load average is 3.0" in (busy_warning({"load_before": [3.0], "processors": 2}) or "")
-
-
-def test_the_capacity_model_multiplies_what_was_measured() -> None:
-    document = a_document(standard=STANDARD)
-    needs = capacity.needs(capacity.Costs.of(document), 10_000)
-    assert needs["their processors"] == pytest.approx(5.0)
-    assert needs["workers (processes)"] == 8
-    assert needs["PostgreSQL: processors"] == pytest.approx(2.0)
-    assert needs["PostgreSQL: transactions a second"] == pytest.approx(2_000)
-    assert needs["SQS: messages in flight (limit 120,000)"] == pytest.approx(120)
-    assert capacity.Costs.of(document).one_job_limit == pytest.approx(5_000)
-    assert capacity.markdown(document).count("\n") == len(needs) + 1
 
 
 def test_profiles_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
