@@ -3,8 +3,9 @@
 `python -m bench.start --before COMMIT` measures that alone.
 
 Invariant: both are started the same way by the same interpreter with the same packages, those that the image has, in
-turn, on services that are up and a graph that is loaded; one message waits. The time is from just before the process is made until PostgreSQL
-stores the result, both by the machine's clock; processor time is the process's own until that is seen.
+turn, on services that are up and a graph that is loaded; one message waits. The time is from just before the process is
+made until PostgreSQL stores the result, both by the machine's clock; processor time is the process's own until that is
+seen.
 """
 
 import argparse
@@ -30,7 +31,7 @@ REPEATS = 7
 WARMING_ROUNDS = 2
 """Starts of each that don't count: they write the byte code, and warm PostgreSQL's and Neo4j's plans."""
 ABSENT = ("numpy", "opentelemetry")
-"""What drivers load when they find it: here as requirements of the tools, while the image has requirements.txt alone."""
+"""What drivers load when they find it: the tools here need it, the image has none of it."""
 LOOK_SECONDS = 0.002
 LIMIT_SECONDS = 60.0
 
