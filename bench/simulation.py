@@ -173,7 +173,7 @@ def _what_is_in(costs: Costs, place: Place, receives: int) -> str:
         ["and writes to PostgreSQL's log", f"{costs.log_bytes / 1_000:.1f} kB"],
         ["a batch has", f"{receives * FEW.batch} messages"],
         ["*assumed:* PostgreSQL has", f"{place.postgres_processors} processors, a pooler for connections"],
-        ["its disk has a commit, all that wait together, after", f"{place.flush_ms:g} ms"],
+        ["its disk has a settling, all that wait together, after", f"{place.flush_ms:g} ms"],
         ["and takes", f"{place.log_mb_a_second:g} MB/s"],
         ["a job's row is locked", f"for {place.locked_share:.0%} of a settling's work, and its commit"],
         [

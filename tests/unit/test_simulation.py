@@ -61,7 +61,7 @@ def test_a_resource_that_is_used_in_part_counts_in_part() -> None:
 
 def test_one_batch_at_a_time_takes_the_sum_of_its_parts() -> None:
     write_ms = 10 * COSTS.log_bytes / (ROOM.log_mb_a_second * 1_000)
-    latencies_ms = 2 * ROOM.sqs_ms + 2 * ROOM.postgres_ms + 2 * ROOM.flush_ms
+    latencies_ms = 2 * ROOM.sqs_ms + 2 * ROOM.postgres_ms + ROOM.flush_ms
     batch_ms = latencies_ms + 10 * (COSTS.worker_ms + COSTS.postgres_ms) + write_ms
     assert rate(lanes=1) == pytest.approx(10_000 / batch_ms, rel=NOISE - 1)
 
@@ -150,7 +150,7 @@ def test_pages_are_read_each_time_when_there_is_no_room_for_them() -> None:
 
 
 def test_two_receives_a_batch_halve_the_calls_to_postgres() -> None:
-    latencies_ms = 4 * ROOM.sqs_ms + 2 * ROOM.postgres_ms + 2 * ROOM.flush_ms
+    latencies_ms = 4 * ROOM.sqs_ms + 2 * ROOM.postgres_ms + ROOM.flush_ms
     batch_ms = latencies_ms + 20 * (COSTS.worker_ms + COSTS.postgres_ms)
     assert rate(lanes=1, receives=2) == pytest.approx(20_000 / batch_ms, rel=NOISE - 1)
 
@@ -198,7 +198,7 @@ def test_the_model_stands_beside_every_point_that_was_measured() -> None:
     ]
     one, eight = measured["lanes: 1 in hand"], measured["lanes: 8 in hand"]
     assert (one.rate, one.busy) == (1_000.0, 0.5)
-    assert one.model_rate == pytest.approx(10_000 / (18 + 7 + 2 * 0.2 + 0.1), rel=0.06)
+    assert one.model_rate == pytest.approx(10_000 / (18 + 7 + 0.2 + 0.1), rel=0.06)
     assert eight.model_rate == measured["cloud: 1 worker"].model_rate, "the same settings, the same costs"
     assert measured["workers: 2 workers, four jobs"].model_rate == pytest.approx(2_000 / 0.7, rel=0.05)
 
