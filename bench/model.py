@@ -3,9 +3,9 @@
 Invariant: a batch costs what was measured (`Costs`), whoever else is there; all that the model adds is waiting. Times
 are in milliseconds, rates in segments a second, and the same arguments give the same answer.
 
-A lane takes one batch after the other down the road of docs/architecture.md. Each step takes a fourth of the batch's
-time on its worker's processor, of which a Python process has one. A job's row is locked from its update until the
-commit is on disk. A flush takes all commits that came before it began.
+A lane takes one batch after the other down the road of docs/architecture.md. Each call takes an equal part of the
+batch's time on its worker's processor, of which a Python process has one. A job's row is locked from its update until
+the commit is on disk; a claim is not waited for. A flush takes all commits that came before it began.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,10 @@ from random import Random
 
 from bench.events import Clock, Process, Resource
 
-STEPS = 4
-"""Receive, claim, settle, delete: each a round trip with a part of the worker's time."""
 CALLS_TO_POSTGRES = 2
-LEAST_BATCHES = 800
-"""Worked off before a rate is taken, but one a lane at least; and twice as many while it is taken."""
+"""A batch: claim, settle."""
+LEAST_BATCHES = 600
+"""Worked off before a rate is taken, but one a lane at least; and four times as many while it is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +71,16 @@ class Load:
     lanes: int = 8
     """Batches in hand, in each worker."""
     batch: int = 10
-    """Messages in each."""
+    """Messages a receive and a delete."""
+    receives: int = 1
+    """A batch."""
     segments: int = 2_000
     """A job."""
+
+    @property
+    def messages(self) -> int:
+        """In a batch."""
+        return self.batch * self.receives
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +104,8 @@ def page_reads(place: Place, load: Load) -> tuple[float, float]:
     Neo4j is asked once a job, and each worker reads when it first meets the job, or meets it again after its memory
     had no room for the families of all jobs.
     """
-    jobs_a_batch = load.jobs * (1 - (1 - 1 / load.jobs) ** load.batch) if load.mixed else 1.0
-    meetings = load.segments * jobs_a_batch / load.batch
+    jobs_a_batch = load.jobs * (1 - (1 - 1 / load.jobs) ** load.messages) if load.mixed else 1.0
+    meetings = load.segments * jobs_a_batch / load.messages
     first_meetings = load.workers * (1 - (1 - 1 / load.workers) ** meetings)
     kept = min(1.0, place.memory_mb / place.family_mb / load.jobs)
     return 1 / meetings, 1 - (1 - first_meetings / meetings) * kept
@@ -109,10 +115,11 @@ class _Model:
     def __init__(self, costs: Costs, place: Place, load: Load) -> None:
         self._place = place
         self._load = load
-        self._worker_ms = costs.worker_ms * load.batch / STEPS
-        self._elsewhere_ms = costs.elsewhere_ms * load.batch / STEPS
-        self._postgres_ms = costs.postgres_ms * load.batch / CALLS_TO_POSTGRES
-        self._write_ms = costs.log_bytes * load.batch / CALLS_TO_POSTGRES / (place.log_mb_a_second * 1_000)
+        steps = CALLS_TO_POSTGRES + 2 * load.receives
+        self._worker_ms = costs.worker_ms * load.messages / steps
+        self._elsewhere_ms = costs.elsewhere_ms * load.messages / steps
+        self._postgres_ms = costs.postgres_ms * load.messages / CALLS_TO_POSTGRES
+        self._write_ms = costs.log_bytes * load.messages / (place.log_mb_a_second * 1_000)
         self._from_graph, self._from_afar = page_reads(place, load)
         self._random = Random(0)
         self._clock = Clock()
@@ -121,7 +128,7 @@ class _Model:
         self._written_at = self._flushed_at = 0.0  # when the log is idle again, when its last flush ends
         self._workers = self._resources(load.workers)
         self._rows = self._resources(load.jobs)
-        self._in_flight = Resource(self._clock, place.in_flight_messages // load.batch)
+        self._in_flight = Resource(self._clock, place.in_flight_messages // load.messages)
         self._processors = Resource(self._clock, place.shared_processors or place.postgres_processors)
 
     def run(self) -> Forecast:
@@ -129,13 +136,13 @@ class _Model:
             for _ in range(self._load.lanes):
                 self._clock.after(0.0, self._lane(worker))
         first = max(LEAST_BATCHES, self._load.workers * self._load.lanes)
-        last = first + 2 * LEAST_BATCHES
+        last = first + 4 * LEAST_BATCHES
         self._clock.run(lambda: self._done >= first)
         began, before = self._clock.now, self._used()
         self._clock.run(lambda: self._done >= last)
         passed = self._clock.now - began
         busy = {name: (used - before[name]) / passed for name, used in self._used().items()}
-        return Forecast((last - first) * self._load.batch / passed * 1_000, busy)
+        return Forecast((last - first) * self._load.messages / passed * 1_000, busy)
 
     def _resources(self, number: int) -> list[Resource]:
         return [Resource(self._clock) for _ in range(number)]
@@ -156,11 +163,11 @@ class _Model:
         processor = [worker, self._processors] if place.shared_processors else [worker]
         while True:
             yield self._in_flight
-            yield from self._call(place.sqs_ms)
-            yield from self._work(self._worker_ms, processor)
+            for _ in range(self._load.receives):
+                yield from self._call(place.sqs_ms)
+                yield from self._work(self._worker_ms, processor)
             yield from self._call(place.postgres_ms)
             yield from self._work(self._postgres_ms, [self._processors])
-            yield from self._commit()
             jobs = self._jobs()
             for _ in jobs:
                 yield from self._read_pages(processor)
@@ -168,14 +175,15 @@ class _Model:
             yield from self._call(place.postgres_ms)
             yield from self._settle(jobs)
             yield from self._work(self._worker_ms, processor)
-            yield from self._call(place.sqs_ms)
+            for _ in range(self._load.receives):
+                yield from self._call(place.sqs_ms)
+                yield from self._work(self._worker_ms, processor)
             self._in_flight.release()
-            yield from self._work(self._worker_ms, processor)
             self._done += 1
 
     def _jobs(self) -> list[int]:
         """Those of a batch, in the order in which their rows are locked."""
-        draws = self._load.batch if self._load.mixed else 1
+        draws = self._load.messages if self._load.mixed else 1
         return sorted({self._random.randrange(self._load.jobs) for _ in range(draws)})
 
     def _read_pages(self, processor: Sequence[Resource]) -> Process:

@@ -11,7 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.limits import Document, steady, variant
-from bench.model import Costs, Forecast, Load, Place, forecast
+from bench.model import CALLS_TO_POSTGRES, Costs, Forecast, Load, Place, forecast
 from bench.report import print_a_file, table
 
 WORKERS = (1, 3, 10, 30, 100, 1_000)
@@ -71,14 +71,16 @@ def markdown(
     changed_at: Sequence[Load] = CHANGED_AT,
 ) -> str:
     """The section; a standard profile must have been run. Ten seconds of computing."""
-    costs, place = costs_of(variant(document["profiles"]["standard"], "worker")), Place()
+    costs, place = costs_of(_worker(document)), Place()
+    receives = receives_of(document)
+    changed_at = [replace(load, receives=receives) for load in changed_at]
     return f"""\
 ## Capacity
 
 Many workers on paper: what `python -m bench.simulation bench/out/FILE.json` prints of a run. In `bench/model.py`
 batches wait for services, take turns on processors and lock their jobs' rows until they are committed. What goes in:
 
-{_what_is_in(costs, place)}
+{_what_is_in(costs, place, receives)}
 
 The model beside what was measured, on the same machine, which workers, services and proxies share. The costs are those
 of one worker with eight batches in hand in the same profile; all else follows:
@@ -90,7 +92,7 @@ of one worker with eight batches in hand in the same profile; all else follows:
 Segments a second, and what is full, {FULL_SHARE:.0%} busy or more. Where nothing is, workers wait for round trips.
 A batch is of one job; *mixed*, each of its messages is of any job, as when jobs are sent at the same time.
 
-{_workers_and_jobs(costs, place, workers, jobs)}
+{_workers_and_jobs(costs, place, workers, jobs, receives)}
 
 {"\n".join(f"- *{name}*: {what}" for name, what in WHAT_IS_FULL.items())}
 
@@ -115,6 +117,16 @@ def costs_of(each: Document) -> Costs:
     )
 
 
+def receives_of(document: Document) -> int:
+    """How many receives a batch is made of under a backlog, as the calls to PostgreSQL tell."""
+    calls: float = _worker(document)["counted"]["round_trips"]["postgres"]
+    return max(1, round(CALLS_TO_POSTGRES / calls / FEW.batch))
+
+
+def _worker(document: Document) -> Document:
+    return variant(document["profiles"]["standard"], "worker")
+
+
 def points(document: Document) -> Iterator[Point]:
     """Those of one worker and several; costs are those of the profile's one worker with the usual batches in hand.
 
@@ -126,6 +138,7 @@ def points(document: Document) -> Iterator[Point]:
         place = replace(LOCAL, **far, shared_processors=document["machine"]["processors"])
         loads = [(each, _load(name, each)) for each in profile["variants"] if each["label"] != "naive"]
         for each, load in loads:
+            load = replace(load, receives=receives_of(document))
             costs = costs_of(next(each for each, load in loads if (load.workers, load.lanes) == (1, FEW.lanes)))
             left = 1 - median(run["others"] for run in each["runs"])
             for time in ("worker_ms", "postgres_ms", "elsewhere_ms"):
@@ -151,15 +164,16 @@ def what_is_full(result: Forecast) -> str:
     return next((name for name in WHAT_IS_FULL if name in full), "")
 
 
-def _what_is_in(costs: Costs, place: Place) -> str:
+def _what_is_in(costs: Costs, place: Place, receives: int) -> str:
     rows = [
         [
             "*measured:* a segment takes of worker, PostgreSQL",
             f"{costs.worker_ms:.2f} ms, {costs.postgres_ms:.2f} ms of a processor",
         ],
         ["and writes to PostgreSQL's log", f"{costs.log_bytes / 1_000:.1f} kB"],
+        ["a batch has", f"{receives * FEW.batch} messages"],
         ["*assumed:* PostgreSQL has", f"{place.postgres_processors} processors, a pooler for connections"],
-        ["its disk has a commit, all that wait together, after", f"{place.flush_ms:g} ms"],
+        ["its disk has a settling, all that wait together, after", f"{place.flush_ms:g} ms"],
         ["and takes", f"{place.log_mb_a_second:g} MB/s"],
         ["a job's row is locked", f"for {place.locked_share:.0%} of a settling's work, and its commit"],
         [
@@ -167,7 +181,7 @@ def _what_is_in(costs: Costs, place: Place) -> str:
             f"{place.sqs_ms:g} ms, {place.postgres_ms:g} ms, {place.cache_ms:g} ms",
         ],
         ["SQS has in flight, at most", f"{place.in_flight_messages:,} messages"],
-        ["a worker has in hand", f"{FEW.lanes} batches of {FEW.batch}"],
+        ["a worker has in hand", f"{FEW.lanes} batches"],
         ["a job has", f"{FEW.segments:,} segments, and a family of its own"],
         ["whose pages take", f"{place.family_mb:g} of the {place.memory_mb:g} MB for pages"],
         ["and come from Neo4j, once a job, in", f"{place.graph_ms:g} ms"],
@@ -185,8 +199,9 @@ def _comparison(document: Document) -> str:
     return table(head, rows)
 
 
-def _workers_and_jobs(costs: Costs, place: Place, workers: Sequence[int], jobs: Sequence[int]) -> str:
-    columns = [replace(FEW, jobs=count, mixed=mixed) for count in jobs for mixed in (False, True)[: min(count, 2)]]
+def _workers_and_jobs(costs: Costs, place: Place, workers: Sequence[int], jobs: Sequence[int], receives: int) -> str:
+    usual = replace(FEW, receives=receives)
+    columns = [replace(usual, jobs=count, mixed=mixed) for count in jobs for mixed in (False, True)[: min(count, 2)]]
     rows = [
         [f"{count:,}", *(_cell(forecast(costs, place, replace(column, workers=count))) for column in columns)]
         for count in workers

@@ -61,7 +61,7 @@ def test_a_resource_that_is_used_in_part_counts_in_part() -> None:
 
 def test_one_batch_at_a_time_takes_the_sum_of_its_parts() -> None:
     write_ms = 10 * COSTS.log_bytes / (ROOM.log_mb_a_second * 1_000)
-    latencies_ms = 2 * ROOM.sqs_ms + 2 * ROOM.postgres_ms + 2 * ROOM.flush_ms
+    latencies_ms = 2 * ROOM.sqs_ms + 2 * ROOM.postgres_ms + ROOM.flush_ms
     batch_ms = latencies_ms + 10 * (COSTS.worker_ms + COSTS.postgres_ms) + write_ms
     assert rate(lanes=1) == pytest.approx(10_000 / batch_ms, rel=NOISE - 1)
 
@@ -149,6 +149,12 @@ def test_pages_are_read_each_time_when_there_is_no_room_for_them() -> None:
     assert what_is_full(forecast(COSTS, replace(narrow, memory_mb=1), load)) == "pages"
 
 
+def test_two_receives_a_batch_halve_the_calls_to_postgres() -> None:
+    latencies_ms = 4 * ROOM.sqs_ms + 2 * ROOM.postgres_ms + ROOM.flush_ms
+    batch_ms = latencies_ms + 20 * (COSTS.worker_ms + COSTS.postgres_ms)
+    assert rate(lanes=1, receives=2) == pytest.approx(20_000 / batch_ms, rel=NOISE - 1)
+
+
 def test_the_same_figures_give_the_same_answer() -> None:
     assert rate(workers=3, jobs=5, mixed=True) == rate(workers=3, jobs=5, mixed=True)
 
@@ -160,14 +166,14 @@ def a_variant(label: str, value: int, others: float = 0.0) -> dict[str, Any]:
     return {"label": label, "value": value, "runs": [run]}
 
 
-def a_document(others: float = 0.0) -> dict[str, Any]:
-    """A small run."""
+def a_document(others: float = 0.0, messages: float = 10.0) -> dict[str, Any]:
+    """A small run, with so many messages a batch."""
     latencies = {"sqs": 8.0, "postgres": 1.0, "neo4j": 5.0, "cache": 1.0}
     lanes = [a_variant(f"{count} in hand", count, others) for count in (1, 8)]
     cloud = [a_variant("naive", 0), a_variant("1 worker", 1), a_variant("2 workers", 2)]
     workers = [a_variant("1 worker, one job", 1), a_variant("2 workers, four jobs", 2)]
     profiles = {
-        "standard": {"variants": [a_variant("worker", 0)]},
+        "standard": {"variants": [{**a_variant("worker", 0), "counted": {"round_trips": {"postgres": 2 / messages}}}]},
         "lanes": {"variants": lanes, "latencies_ms": latencies},
         "cloud": {"variants": cloud, "latencies_ms": latencies},
         "workers": {"variants": workers},
@@ -192,7 +198,7 @@ def test_the_model_stands_beside_every_point_that_was_measured() -> None:
     ]
     one, eight = measured["lanes: 1 in hand"], measured["lanes: 8 in hand"]
     assert (one.rate, one.busy) == (1_000.0, 0.5)
-    assert one.model_rate == pytest.approx(10_000 / (18 + 7 + 2 * 0.2 + 0.1), rel=0.06)
+    assert one.model_rate == pytest.approx(10_000 / (18 + 7 + 0.2 + 0.1), rel=0.06)
     assert eight.model_rate == measured["cloud: 1 worker"].model_rate, "the same settings, the same costs"
     assert measured["workers: 2 workers, four jobs"].model_rate == pytest.approx(2_000 / 0.7, rel=0.05)
 
@@ -208,6 +214,8 @@ def test_the_model_is_asked_for_what_was_run(monkeypatch: pytest.MonkeyPatch) ->
     by_label(a_document())
     two = replace(FEW, workers=2)
     assert asked == [replace(FEW, lanes=1), FEW, FEW, two, FEW, replace(two, jobs=4, mixed=True)]
+    by_label(a_document(messages=18.5))
+    assert {load.messages for load in asked[6:]} == {20}
 
 
 def test_what_others_take_of_the_machine_makes_it_slower() -> None:
