@@ -140,6 +140,12 @@ class Pair:
     chains: tuple[SpanChain, ...]
     is_whole: bool = True
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(start of the first source span, end of the last)."""
+        starts = [chain.starts[0] for chain in self.chains]
+        return min(starts, default=0), max([chain.ends[-1] for chain in self.chains], default=0)
+
     def reach(self, start: int, end: int) -> tuple[int, int] | None:
         """(least start, greatest end) of the hits of [start, end); None when nothing is hit."""
         found: tuple[int, int] | None = None
