@@ -29,7 +29,9 @@ TEI_HEAD: Final = """<?xml version="1.0" encoding="UTF-8"?>
     </fileDesc>
   </teiHeader>
   <standOff>
+    <note>A link group for each segment that has relations, a link for each segment that is related to it.</note>
 """
+"""The note stays alone where nothing is related: TEI allows no empty `standOff`."""
 TEI_TAIL: Final = "  </standOff>\n</TEI>\n"
 _NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
