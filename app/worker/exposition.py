@@ -17,7 +17,7 @@ from app.core.outcomes import Dead, Done, Hide, Leave
 from app.worker.counts import BUCKETS_SECONDS, ENDINGS, LOST, STEPS, TIERS, Counts, Histogram
 from app.worker.health import Checkup
 from app.worker.in_flight import InFlight
-from app.worker.outlook import Lookout, Outlook
+from app.worker.lookout import Lookout, WorkAhead
 from app.worker.tally import Tally
 from app.worker.watch_server import Answer
 
@@ -117,12 +117,12 @@ class Exposition(Collector):
         return (*self._watched.checkup.dependencies, *([CACHE] if has_cache else []))
 
 
-def _waiting(outlook: Outlook) -> Iterator[Metric]:
-    lag = outlook.lag
+def _waiting(ahead: WorkAhead) -> Iterator[Metric]:
+    lag = ahead.lag
     oldest = lag.oldest_job if lag else None
     age = oldest.age_seconds if oldest else 0.0
-    yield _known("srp_backlog_messages", "Messages on the input queue that wait to be received.", outlook.backlog)
-    yield _known("srp_dead_letter_messages", "Messages on the dead-letter queue.", outlook.dead_letters)
+    yield _known("srp_backlog_messages", "Messages on the input queue that wait to be received.", ahead.backlog)
+    yield _known("srp_dead_letter_messages", "Messages on the dead-letter queue.", ahead.dead_letters)
     yield _known(
         "srp_oldest_unfinished_job_seconds",
         "Age of the oldest unfinished job; 0 without one.",

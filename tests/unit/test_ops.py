@@ -18,7 +18,7 @@ from app.worker.counts import Counts
 from app.worker.exposition import Exposition, Watched
 from app.worker.health import Checkup
 from app.worker.in_flight import InFlight
-from app.worker.outlook import Lookout
+from app.worker.lookout import Lookout
 from app.worker.tally import Tally
 from tests.support.watching import read_documented, read_samples, read_served
 
