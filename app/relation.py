@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from app.config import load_settings
 from app.logs import setup_logging
-from app.web import api, auth, openapi, page, problems
+from app.web import api, auth, counting, openapi, page, problems
 from app.web.parts import get_parts
 from app.web.sending import get_sender
 
@@ -33,3 +33,5 @@ app.include_router(api.router)
 app.include_router(page.router)
 problems.install(app)
 app.add_middleware(auth.LocalOnly)
+# The last that is added is the outermost: it counts what the others turn away, too.
+app.add_middleware(counting.Counted, requests=counting.get_requests())

@@ -38,9 +38,12 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has seen enough (``show JOB | head``); nothing may be flushed into the pipe at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has seen enough (``show JOB | head``).
+        _drop_output()
         return 0
+    except OSError as error:
+        _drop_output()
+        return _fail(f"what was asked for could not be written: {error.strerror or error}", EXIT_FAILED)
     except ConfigurationError as error:
         return _fail(str(error), EXIT_CONFIGURATION)
     except ProcessorError as error:
@@ -49,6 +52,11 @@ def run(options: argparse.Namespace) -> int:
         return _fail("interrupted", EXIT_INTERRUPTED)
     finally:
         parts.close()
+
+
+def _drop_output() -> None:
+    """Nothing may be flushed into it at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

@@ -189,8 +189,12 @@ def explain(parts: LazyParts, options: argparse.Namespace) -> int:
     else:
         for line in describe_explanation(explained):
             tell(line)
+    text = one_line(options.manifestation_id)
+    extent = parts.graph.find_extent(options.manifestation_id)
+    if extent and extent.end is not None and options.end > extent.end:
+        say(f"The span reaches beyond {text}, whose last segment ends at {extent.end}.")
     if not explained.touches_segment:
-        say(f"No segment of {one_line(options.manifestation_id)} overlaps {options.start} to {options.end}.")
+        say(f"No segment of {text} overlaps {options.start} to {options.end}.")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from fastapi import Depends
 
 from app.config import aws_access, load_settings
+from app.db.lag import PostgresLag
 from app.db.overview import PostgresOverview
 from app.jobs.wiring import COMPLETED_QUEUE, DEAD_LETTERS, LazyParts, made_once
 from app.sqs.queue import Queue, make_queue
@@ -22,6 +23,11 @@ class WebParts(LazyParts):
     def overview(self) -> PostgresOverview:
         """What PostgreSQL knows of jobs, segments and workers at a glance."""
         return PostgresOverview(self.engine)
+
+    @made_once
+    def lag(self) -> PostgresLag:
+        """How far the work is behind."""
+        return PostgresLag(self.engine)
 
     @made_once
     def completed(self) -> Queue:

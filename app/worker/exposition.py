@@ -14,10 +14,11 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from app.core.outcomes import Dead, Done, Hide, Leave
+from app.waiting import say_what_waits
 from app.worker.counts import BUCKETS_SECONDS, ENDINGS, LOST, STEPS, TIERS, Counts, Histogram
 from app.worker.health import Checkup
 from app.worker.in_flight import InFlight
-from app.worker.outlook import Lookout, Outlook
+from app.worker.lookout import Lookout
 from app.worker.tally import Tally
 from app.worker.watch_server import Answer
 
@@ -59,7 +60,8 @@ class Exposition(Collector):
         yield from self._work()
         yield from self._services()
         yield from self._in_hand()
-        yield from _waiting(self._watched.lookout.latest)
+        outlook = self._watched.lookout.latest
+        yield from say_what_waits(outlook.backlog, outlook.dead_letters, outlook.lag)
 
     def _work(self) -> Iterator[Metric]:
         counted = self._watched.counts.read()
@@ -115,32 +117,6 @@ class Exposition(Collector):
     def _all_services(self) -> tuple[str, ...]:
         has_cache = self._watched.is_cache_up() is not None
         return (*self._watched.checkup.dependencies, *([CACHE] if has_cache else []))
-
-
-def _waiting(outlook: Outlook) -> Iterator[Metric]:
-    lag = outlook.lag
-    oldest = lag.oldest_job if lag else None
-    age = oldest.age_seconds if oldest else 0.0
-    yield _known("srp_backlog_messages", "Messages on the input queue that wait to be received.", outlook.backlog)
-    yield _known("srp_dead_letter_messages", "Messages on the dead-letter queue.", outlook.dead_letters)
-    yield _known(
-        "srp_oldest_unfinished_job_seconds",
-        "Age of the oldest unfinished job; 0 without one.",
-        age if lag else None,
-    )
-    yield _known(
-        "srp_outbox_unsent", "Completed jobs whose message is not sent.", lag.unsent_completions if lag else None
-    )
-    yield _known(
-        "srp_outbox_lag_seconds",
-        "For how long the oldest completion waits for its message; 0 when none does.",
-        lag.unsent_seconds if lag else None,
-    )
-
-
-def _known(name: str, what: str, value: float | None) -> GaugeMetricFamily:
-    """Without a sample when nobody could tell."""
-    return GaugeMetricFamily(name, what, value)
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -43,8 +43,8 @@ from app.threads.stopping import Stop
 from app.worker.handling import MessageHandler, SegmentHandler
 from app.worker.heartbeat import Heartbeat, lease_seconds_of
 from app.worker.housekeeper import Housekeeper
+from app.worker.lookout import Lookout
 from app.worker.loop import Loop
-from app.worker.outlook import Lookout
 from app.worker.parts import Limits, Parts
 from app.worker.prober import Prober
 from app.worker.startup import at_once, begin, persist

@@ -1,20 +1,33 @@
-"""What a job costs the HTTP server's memory does not grow with the job."""
+"""What a job costs in memory, to the HTTP server by each route and to `show` in each format, does not grow with it."""
 
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
+import pytest
 from sqlalchemy import Engine
 
 from app.db.postgres import run
+from app.jobs.arguments import FORMATS
 from tests.support.jobs import make_job
+from tests.support.services import ROOT
 from tests.support.worker import Worker
 
 FEW, MANY = 100, 20_000
 ROOM_MEGABYTES = 12
 """Of noise: the larger job's results are 60 MB, its keys 0.3."""
+SHOW = """
+import sys
+from app.jobs.__main__ import main
+code = main(sys.argv[1:])
+sys.stderr.write(open("/proc/self/status").read())
+sys.exit(code)
+"""
+"""The command, which tells its memory when it is done."""
 RELATED = [
     {
         "manifestation_id": f"translation-{text}",
@@ -63,7 +76,11 @@ def _read(client: httpx.Client, path: str) -> int:
 
 def peak_megabytes(server: Worker) -> float:
     """The most memory that the process has ever had."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
+    return peak_of(Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii"))
+
+
+def peak_of(status: str) -> float:
+    """Megabytes, as Linux tells them of a process; those of its parent, before it was itself, do not count."""
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) / 1024
 
 
@@ -81,3 +98,32 @@ def test_a_job_of_20000_segments_costs_as_much_as_one_of_100(
     for route in ("all-relations", "partial", "segments"):
         assert large[route] > MANY / FEW * small[route] * 0.9
     assert after - before < ROOM_MEGABYTES
+
+
+@pytest.mark.parametrize("written", FORMATS)
+def test_a_job_of_20000_segments_is_shown_in_the_memory_of_one_of_100(
+    environment: dict[str, str], engine: Engine, tmp_path: Path, written: str
+) -> None:
+    peaks, sizes = {}, {}
+    for count in (FEW, MANY):
+        out = tmp_path / f"{count}.{written}"
+        peaks[count] = show_peak_megabytes(environment, finished_job(engine, count, "text"), written, out)
+        sizes[count] = out.stat().st_size
+        print(f"\n{written}: {count} segments, {sizes[count]} bytes, peak {peaks[count]:.1f} MB")
+    assert sizes[MANY] > MANY / FEW * sizes[FEW] * 0.9
+    assert peaks[MANY] - peaks[FEW] < ROOM_MEGABYTES
+
+
+def show_peak_megabytes(environment: Mapping[str, str], job_id: str, written: str, out: Path) -> float:
+    """The most memory that the command ever had."""
+    with out.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", SHOW, "show", job_id, "--format", written],
+            cwd=ROOT,
+            env=dict(environment),
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    return peak_of(done.stderr)

@@ -427,6 +427,15 @@ def test_a_dead_service_is_one_line_and_no_job(
     assert rows(engine, "SELECT * FROM root_job") == []
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_is_told_in_one_line(environment: dict[str, str], engine: Engine) -> None:
+    job_id = make_job(engine, 1)
+    with open("/dev/full", "w") as full, start(environment, "show", job_id, out=full.fileno()) as process:
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.count("\n")) == (1, 1)
+    assert said.startswith("What was asked for could not be written: ")
+
+
 def test_missing_tables_are_named_with_the_remedy(
     command: Command, bare_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,10 @@ def test_it_tells_a_person(command: Command, load_graph: Callable[[Family], None
     assert (ran.code, ran.err) == (0, "")
     assert "carried on: translation-en [0, 60)" in ran.out
     ran = command("explain", "root-bo", "999999", "999999")
-    assert (ran.code, ran.err) == (0, "No segment of root-bo overlaps 999999 to 999999.\n")
+    beyond = "The span reaches beyond root-bo, whose last segment ends at 220.\n"
+    assert (ran.code, ran.err) == (0, f"{beyond}No segment of root-bo overlaps 999999 to 999999.\n")
+    assert command("explain", "root-bo", "0", "221").err == beyond
+    assert command("explain", "root-bo", "0", "220").err == ""
     assert ran.out.endswith("related: nothing\n")
 
 

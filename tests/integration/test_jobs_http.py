@@ -253,11 +253,12 @@ def test_a_server_with_a_token_asks_for_it_and_one_without_says_so(
     expect_problem(client.get("/jobs", headers={"X-Forwarded-For": "203.0.113.5"}), 403, "you come from 203.0.113.5")
 
 
-ROUTES = (
+ROUTES: tuple[tuple[str, str, set[str]], ...] = (
     ("POST", "/relation/m", {"Neo4j", "SQS"}),
     ("GET", f"/relation/{UNKNOWN}/status", {"PostgreSQL"}),
     ("GET", "/relation/m/all-relations", {"PostgreSQL"}),
     ("GET", "/relation/m/segments?start=0&end=1", {"Neo4j"}),
+    ("GET", "/metrics", set()),
     ("GET", "/jobs", {"PostgreSQL"}),
     ("GET", f"/jobs/{UNKNOWN}", {"PostgreSQL"}),
     ("GET", f"/jobs/{UNKNOWN}/segments", {"PostgreSQL"}),

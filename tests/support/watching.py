@@ -12,8 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.worker import Worker
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+OF_A_WORKER, OF_THE_HTTP_SIDE = "The metrics", "The HTTP side"
+"""Its sections."""
 SERVING = re.compile(r"Serving /metrics, /health/live, /health/ready on (http://\S+)")
-ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| (.*?) ?\| (.*) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram|summary) \| (.*?) ?\| (.*) \|$", re.MULTILINE)
 
 
 class Described(NamedTuple):
@@ -67,10 +69,11 @@ def read_served(text: str) -> dict[str, Described]:
     return served
 
 
-def read_documented(*, with_process: bool = True) -> dict[str, Described]:
-    """What docs/metrics.md lists, by name; `with_process`: also what only Linux tells of a process."""
+def read_documented(section: str = OF_A_WORKER, *, with_process: bool = True) -> dict[str, Described]:
+    """What docs/metrics.md lists there, by name; `with_process`: also what only Linux tells of a process."""
+    (text,) = re.findall(rf"^## {section}$(.*?)^## ", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return {
         name: Described(kind, frozenset(re.findall(r"`(\w+)`", labels)), meaning)
-        for name, kind, labels, meaning in ROW.findall(DOCUMENT.read_text(encoding="utf-8"))
+        for name, kind, labels, meaning in ROW.findall(text)
         if with_process or not name.startswith("process_")
     }

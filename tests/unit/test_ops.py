@@ -1,7 +1,9 @@
-"""The alert rules and the dashboard: they parse, and use only what a worker serves."""
+"""The alert rules and the dashboard: they parse, and use only what is served."""
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
@@ -9,18 +11,20 @@ from typing import Any, Final, NamedTuple, cast
 import promql_parser
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
 from app.sqs.queue import Queue
 from app.threads.gate import Gate
 from app.threads.progress import Progress
 from app.threads.stopping import Stop
+from app.web.counting import Requests
 from app.worker.counts import Counts
 from app.worker.exposition import Exposition, Watched
 from app.worker.health import Checkup
 from app.worker.in_flight import InFlight
-from app.worker.outlook import Lookout
+from app.worker.lookout import Lookout
 from app.worker.tally import Tally
-from tests.support.watching import read_documented, read_samples, read_served
+from tests.support.watching import OF_A_WORKER, OF_THE_HTTP_SIDE, read_documented, read_samples, read_served
 
 OPS: Final = Path(__file__).resolve().parents[2] / "ops"
 ALERTS: Final = OPS / "prometheus" / "alerts.yml"
@@ -37,7 +41,15 @@ class Used(NamedTuple):
 
 
 def served_text() -> str:
-    """What a worker with a cache serves at its start."""
+    """What a worker with a cache serves at its start, and the HTTP side after a request."""
+    requests = Requests()
+    requests.add("GET", "/jobs", 200, 0.1)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(requests)
+    return worker_text() + generate_latest(registry).decode()
+
+
+def worker_text() -> str:
     gate = Gate()
     queue = Queue(cast(Any, None), "https://sqs/1/segments")
     checkup = Checkup(gate, Progress(), Stop(), ("SQS", "PostgreSQL", "Neo4j"), stall_seconds=600)
@@ -108,7 +120,8 @@ def test_labels_that_results_are_grouped_by_exist() -> None:
 def test_nothing_that_is_counted_is_left_unwatched() -> None:
     used = {each.name for expression in expressions() for each in uses(expression)}
     seen = {re.sub("_(bucket|sum|count)$", "", name) for name in used}
-    assert {name for name in read_documented() if name.startswith("srp_")} <= seen
+    documented = {*read_documented(OF_A_WORKER), *read_documented(OF_THE_HTTP_SIDE)}
+    assert {name for name in documented if name.startswith("srp_")} <= seen
 
 
 def test_an_alert_tells_what_to_do() -> None:
@@ -121,6 +134,22 @@ def test_an_alert_tells_what_to_do() -> None:
         assert (
             {"alert", "expr", "labels", "annotations"} <= set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
         )
+
+
+def test_every_alert_is_seen_to_fire() -> None:
+    told = set(re.findall(r'alertname="(\w+)"', (OPS / "prometheus" / "alerts_test.yml").read_text(encoding="utf-8")))
+    assert told == {rule["alert"] for rule in rules()}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not there: apt-get install prometheus")
+def test_each_fires_when_it_should_and_no_other_does() -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", OPS / "prometheus" / "alerts_test.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_variable_of_a_text_is_a_label_that_the_alert_has() -> None:
