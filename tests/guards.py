@@ -287,9 +287,9 @@ GUARDS: Final = (
     ),
     Guard(
         "a dead letter is deleted only once it was sent on",
-        "app/jobs/dead_letters.py",
-        "if letter.message_id not in left]\n    kept",
-        "]\n    kept",
+        "app/sqs/dead_letters.py",
+        "if at not in refused]\n        kept",
+        "]\n        kept",
         "tests/integration/test_jobs_dead_letters.py::test_what_the_input_queue_refuses_is_left",
     ),
     Guard(

@@ -16,7 +16,7 @@ SHORT_SECONDS = 5.0  # for how long "does not exist" and "cannot be used" are be
 
 
 def is_short_lived(page: Page) -> bool:
-    """Whether it says that something is wrong, which somebody may be about to repair."""
+    """Whether the page tells of missing or damaged data, which an editor may repair at any time."""
     return not page.exists or bool(page.problem)
 
 

@@ -133,7 +133,7 @@ class SharedTier:
         return f"{self._prefix}:loading:{manifestation_id}"
 
     def _get_many(self, keys: list[str]) -> list[bytes | None]:
-        """Nothing at all when the store fails or rests."""
+        """A value a key, None where there is none; all None while the store fails or is left alone after a failure."""
         if keys and self._breaker.lets_pass():
             try:
                 with self._meter.call(SERVICE):
@@ -146,7 +146,7 @@ class SharedTier:
         return [None] * len(keys)
 
     def _set_many(self, entries: list[Entry]) -> list[bool]:
-        """Empty when the store fails or rests."""
+        """Whether each entry was set; no answers while the store fails or is left alone after a failure."""
         if entries and self._breaker.lets_pass():
             try:
                 with self._meter.call(SERVICE):
@@ -191,7 +191,7 @@ class SharedTier:
         return page
 
     def _warn(self, error: PageFormatError, manifestation_id: str) -> None:
-        """Now and then."""
+        """Log the warning, unless one was logged a short while ago."""
         self._rubbish += 1
         now = self._clock()
         if now - self._warned_at >= RUBBISH_WARNING_SECONDS:
@@ -241,7 +241,7 @@ class _Breaker:
             return True
 
     def failed(self, error: StoreError) -> None:
-        """Rest."""
+        """The store failed: leave it alone for a while."""
         with self._lock:
             was_closed = self.is_closed
             if not was_closed and self._tried_by != get_ident():
@@ -253,7 +253,7 @@ class _Breaker:
             logger.warning("The cache does not answer, pages are read from Neo4j meanwhile: %s", error)
 
     def worked(self) -> None:
-        """Back to normal."""
+        """The store answered: use it again."""
         if self.is_closed:
             return
         with self._lock:

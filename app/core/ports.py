@@ -64,18 +64,18 @@ class ResultStore(Protocol):
 
 
 class Leases(Protocol):
-    """What the heartbeat keeps alive."""
+    """The claims in flight, whose leases the heartbeat renews."""
 
     def hold(self, claims: Collection[Claimed]) -> None:
-        """Renew these from now on."""
+        """Renew these leases from now on."""
         ...
 
     def release(self, claims: Collection[Claimed]) -> None:
-        """They have ended."""
+        """These claims have ended: renew their leases no more."""
         ...
 
     def is_lost(self, claim: Claimed) -> bool:
-        """Somebody else has claimed it since."""
+        """Whether another worker has claimed the segment since."""
         ...
 
 
@@ -98,7 +98,7 @@ class OutboxStore(Protocol):
         ...
 
     def mark_sent(self, announcements: Sequence[Announcement]) -> None:
-        """They are on the queue."""
+        """Note that these messages are on the queue."""
         ...
 
     def finish_forgotten(self, job_id: str | None = None) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from app.core.jobs import Job
+from app.core.overview import Speed
 
 
 class Holder(NamedTuple):
@@ -50,21 +50,5 @@ class Standing:
     resend_from: datetime | None
     """When a worker's sweep sends the first message again of those that nobody holds and no time is waited for."""
     last_error: LastError | None
-    ended_lately: int
-    """Segments that ended in the last `lately_seconds`."""
-    lately_seconds: float
-
-    @property
-    def total_rows(self) -> int:
-        """How many segments there are."""
-        return sum(self.rows.values())
-
-    @property
-    def segments_per_second(self) -> float:
-        """How many ended a second, lately; 0 when none did."""
-        return self.ended_lately / self.lately_seconds if self.ended_lately else 0.0
-
-    def seconds_left(self, job: Job) -> float | None:
-        """When the job will have ended at this rate; None when it has ended, or nothing ends."""
-        rate = self.segments_per_second
-        return job.open_segments / rate if rate and not job.has_ended else None
+    lately: Speed
+    """Of the last seconds."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from app.core.jobs import SEGMENT_STATUSES
+from app.core.overview import Speed
 from app.core.standing import Holder, LastError, Standing
 from app.db.postgres import run
 
@@ -104,8 +105,7 @@ class PostgresStandings:
             sent=row.sent,
             resend_from=row.resend_from,
             last_error=error,
-            ended_lately=row.ended_lately,
-            lately_seconds=row.lately_seconds,
+            lately=Speed(row.ended_lately, row.lately_seconds),
         )
 
     def find_ids(self, prefix: str) -> list[str]:

@@ -37,7 +37,7 @@ def job_fields(job: Job) -> dict[str, Any]:
 
 def standing_fields(job: Job, standing: Standing, miscounted: Miscount | None) -> dict[str, Any]:
     """The job, and where it stands; `miscounted`: its rows are not as many as it says."""
-    left = standing.seconds_left(job)
+    left = standing.lately.seconds_left(job)
     error = standing.last_error
     return {
         **job_fields(job),
@@ -54,7 +54,7 @@ def standing_fields(job: Job, standing: Standing, miscounted: Miscount | None) -
         "sent": standing.sent,
         "resend_from": _time(standing.resend_from),
         "last_error": error and {**error._asdict(), "at": _time(error.at)},
-        "segments_per_second": round(standing.segments_per_second, 3),
+        "segments_per_second": round(standing.lately.per_second or 0.0, 3),
         "seconds_left": None if left is None else round(left),
         "is_miscounted": miscounted is not None,
     }

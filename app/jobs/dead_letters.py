@@ -141,12 +141,7 @@ def redrive(hand: Hand, letters: Sequence[DeadLetter], queue: Queue) -> dict[str
     A message that no worker can read would only come back, so it is left. Raises `ProcessorError`.
     """
     left = {letter.message_id: f"no worker can read it: {letter.fault}" for letter in letters if letter.fault}
-    readable = [letter for letter in letters if letter.message_id not in left]
-    refused = queue.send([letter.delivery.redriven() for letter in readable]) if readable else {}
-    left |= {readable[at].message_id: reason for at, reason in refused.items()}
-    sent = [letter for letter in readable if letter.message_id not in left]
-    kept = hand.delete(sent) if sent else {}
-    return left | {name: f"sent to {queue.name}, but also left here: {reason}" for name, reason in kept.items()}
+    return left | hand.redrive([letter for letter in letters if letter.message_id not in left], queue)
 
 
 def _agreed(queue: Queue, messages: int, done: str) -> bool:

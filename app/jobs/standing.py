@@ -63,10 +63,11 @@ def _lines(job: Job, standing: Standing) -> Iterator[tuple[str, str]]:
 
 
 def _rate(job: Job, standing: Standing) -> str:
-    left = standing.seconds_left(job)
+    speed = standing.lately
+    left = speed.seconds_left(job)
     if left is None:
-        return f"no segment has ended in the last {standing.lately_seconds:.0f} s"
-    return f"{standing.segments_per_second:.3g} segments a second, about {duration(left)} left"
+        return f"no segment has ended in the last {speed.seconds:.0f} s"
+    return f"{speed.per_second:.3g} segments a second, about {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

@@ -89,7 +89,7 @@ def join_layers(layers: Sequence[Columns]) -> Columns:
 
 @dataclass(slots=True)
 class _Draft:
-    """A page whose parts are still coming, in any order, each built at once."""
+    """Collects a page's rows, which arrive in any order; each alignment is built as soon as its rows are there."""
 
     manifestation_id: str
     exists: bool
@@ -121,7 +121,7 @@ class _Draft:
         return Page(self.manifestation_id, read_at_us, self.exists, tuple(pairs), self.segmentation)
 
     def _add_pair(self, annotation: str, other: str, target: str | None, columns: Columns) -> None:
-        """Unless nothing can be reached by it, or only the manifestation itself."""
+        """Add the pair, unless it leads to no text or to this very one."""
         where = f"alignment {annotation!r} - {other!r} of manifestation {self.manifestation_id!r}"
         if target is None:
             self.warn(f"annotation {other!r} belongs to no manifestation; its alignment is skipped")
@@ -133,7 +133,7 @@ class _Draft:
                 self.pairs.append(pair)
 
     def _add_layer(self, annotation: str, columns: Columns) -> None:
-        """There is one, as a rule: then nothing is done twice."""
+        """Add an annotation's segments. Most texts have one segmentation, whose columns are used as they are."""
         self.layers.append(check_layer(annotation, columns, self.manifestation_id, self.warn))
         self.segmentation = Segmentation.from_columns(*join_layers(self.layers))
 

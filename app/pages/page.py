@@ -83,7 +83,7 @@ class Segmentation:
 
     @classmethod
     def from_columns(cls, ids: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> "Segmentation":
-        """In any order; a segment that comes twice (of two annotations) counts once."""
+        """From columns in any order; a segment that two annotations share counts once."""
         if len(set(ids)) < len(ids):
             unique = {row[0]: row for row in zip(ids, starts, ends, strict=True)}
             ids, starts, ends = zip(*unique.values(), strict=True)

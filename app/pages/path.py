@@ -69,9 +69,8 @@ def as_tree(steps: Sequence[Hop]) -> list[Hop]:
     return ordered
 
 
-def path_to(step: Hop, steps: Sequence[Hop]) -> list[Hop]:
-    """The steps that lead from the start to this one, this one last."""
-    by_target = {each.visit.target: each for each in steps}
+def path_to(step: Hop, by_target: Mapping[str, Hop]) -> list[Hop]:
+    """The steps that lead from the start to this one, this one last. `by_target`: every step by the text it reached."""
     path = [step]
     while (before := by_target.get(path[-1].source.target)) is not None:
         path.append(before)

@@ -19,7 +19,7 @@ from app.sqs.queue import MAX_BATCH_ENTRIES, Queue
 WAIT_SECONDS: Final = 1
 """A receive that waits asks all of SQS's servers, one that does not may miss what is there."""
 LOOKING_SECONDS: Final = 300
-"""So long a letter stays hidden when whoever looks at it dies."""
+"""So long a letter stays hidden when whoever looks at it dies; long enough for a look at thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,14 @@ class DeadLetter:
 class Hand:
     """The letters that are in hand; see `look`."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, hidden_seconds: int) -> None:
         self._queue = queue
+        self._hidden_seconds = hidden_seconds
         self._handles: dict[str, str] = {}
 
     def receive(self) -> list[DeadLetter]:
         """Up to ten that were not in hand before; none when there are no more to be had. Raises `ProcessorError`."""
-        messages = self._queue.receive(MAX_BATCH_ENTRIES, WAIT_SECONDS, LOOKING_SECONDS)
+        messages = self._queue.receive(MAX_BATCH_ENTRIES, WAIT_SECONDS, self._hidden_seconds)
         deliveries = [read_delivery(message, time.monotonic()) for message in messages]
         new = [delivery for delivery in deliveries if delivery.message_id not in self._handles]
         self._handles |= {delivery.message_id: delivery.handle for delivery in deliveries}
@@ -65,6 +66,17 @@ class Hand:
     def receive_all(self) -> Iterator[list[DeadLetter]]:
         """All that there are, up to ten at a time. Raises `ProcessorError`."""
         return iter(self.receive, [])
+
+    def redrive(self, letters: Sequence[DeadLetter], home: Queue) -> dict[str, str]:
+        """Send copies to the queue `home`, then delete what they are copies of; message id to reason of those left.
+
+        Raises `ProcessorError`.
+        """
+        refused = home.send([letter.delivery.redriven() for letter in letters]) if letters else {}
+        sent = [letter for at, letter in enumerate(letters) if at not in refused]
+        kept = self.delete(sent) if sent else {}
+        left = {letters[at].message_id: reason for at, reason in refused.items()}
+        return left | {name: f"sent to {home.name}, but also left here: {reason}" for name, reason in kept.items()}
 
     def delete(self, letters: Sequence[DeadLetter]) -> dict[str, str]:
         """Delete them; message id to reason of those that SQS did not delete. Raises `ProcessorError`."""
@@ -82,9 +94,9 @@ class Hand:
 
 
 @contextmanager
-def look(queue: Queue) -> Iterator[Hand]:
+def look(queue: Queue, hidden_seconds: int = LOOKING_SECONDS) -> Iterator[Hand]:
     """A hand that gives back what it has at the end, however that comes."""
-    hand = Hand(queue)
+    hand = Hand(queue, hidden_seconds)
     try:
         yield hand
     finally:

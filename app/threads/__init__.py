@@ -1,4 +1,4 @@
 """How the threads of one process get along: stopping, waiting, progress, memory, outages.
 
-Protects: nobody waits without saying that he is well, and whoever is told to stop stops.
+Protects: a thread that waits still reports progress, so that a hang is told from a wait; one that is told to stop ends.
 """

@@ -1,7 +1,7 @@
-"""Work that nobody waits for.
+"""Work in the background, whose result no caller waits for.
 
 Invariant: at most one piece of it runs beside its caller; whoever comes with another meanwhile does that one himself,
-so that nothing piles up in memory behind a slow service. Whatever the work raises, its caller goes on.
+so that no queue grows in memory behind a slow service. An exception of the work never reaches the caller.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Outages pause the worker: while a service is down nothing is received, so nothing burns its receives.
+"""Outages pause the worker: while a service is down no message is received, so that none uses up its receives.
 
 Invariant: an outage is said once when it starts and once when it ends, whoever meets it meanwhile.
 """
@@ -31,7 +31,7 @@ class Gate:
             return dict(self._down_since)
 
     def close(self, service: str, reason: str) -> None:
-        """`service` was found down; says so unless that is known."""
+        """`service` was found down; logged when it was not known to be."""
         with self._lock:
             if service in self._down_since:
                 return

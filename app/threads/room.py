@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 STEP_SECONDS: Final = 1.0
-"""How often a thread that waits says that it is well."""
+"""How often a waiting thread reports progress."""
 
 
 class Room:

@@ -10,13 +10,18 @@ from fastapi.responses import RedirectResponse
 
 from app.core.jobs import ConflictError
 from app.jobs.wiring import COMPLETED_QUEUE, DEAD_LETTERS, SEGMENTS_QUEUE, STORE, require
+from app.sqs.dead_letters import DeadLetter, look
 from app.sqs.queue import Queue
-from app.web.page_letters import MOST_REDRIVEN, MOST_SHOWN, DeadLetters
 from app.web.page_login import asks_for_own_form, asks_for_session
 from app.web.page_render import HEADERS, PageRoute, link, render
 from app.web.parts import Services
 
 WORKERS_SHOWN: Final = 100
+LETTERS_SHOWN: Final = 50
+MOST_REDRIVEN: Final = 1_000
+"""With one click: a request has an end."""
+LOOK_SECONDS: Final = 30
+"""So long a dead letter stays hidden when this process dies while it looks."""
 
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(asks_for_session)], include_in_schema=False)
 
@@ -40,7 +45,7 @@ def show_queues(request: Request, parts: Services, moved: int | None = None, ref
     letters = []
     if dead is not None:
         depths.append(_depth("dead letters", dead))
-        letters = DeadLetters(dead, parts.queue).look()
+        letters = _look(dead)
     oldest_job, oldest_completion = parts.overview.ages()
     return render(
         request,
@@ -49,7 +54,7 @@ def show_queues(request: Request, parts: Services, moved: int | None = None, ref
         max_receive_count=parts.queue.facts().max_receive_count,
         has_dead_letters=dead is not None,
         letters=letters,
-        most_shown=MOST_SHOWN,
+        most_shown=LETTERS_SHOWN,
         most_redriven=MOST_REDRIVEN,
         oldest_job=oldest_job,
         oldest_completion=oldest_completion,
@@ -65,8 +70,8 @@ def redrive(parts: Services, message_id: Annotated[str, Form(max_length=200)] = 
     dead = parts.known_dead_letters
     if dead is None:
         raise ConflictError("SQS_DEAD_LETTER_QUEUE_URL is not set: there is no queue to redrive from")
-    done = DeadLetters(dead, parts.queue).redrive(message_id or None)
-    where = link("/ui/queues", moved=done.moved, refused=done.refused or None)
+    moved, refused = _redrive(dead, parts.queue, message_id)
+    where = link("/ui/queues", moved=moved, refused=refused or None)
     return RedirectResponse(where, 303, HEADERS)
 
 
@@ -76,6 +81,32 @@ def show_workers(request: Request, parts: Services) -> Response:
     require(*STORE)
     workers = parts.overview.list_workers(WORKERS_SHOWN)
     return render(request, "workers.html", workers=workers)
+
+
+def _look(queue: Queue) -> list[DeadLetter]:
+    """Some of the dead letters, `LETTERS_SHOWN` at most."""
+    seen: list[DeadLetter] = []
+    if queue.facts().waiting:
+        with look(queue, LOOK_SECONDS) as hand:
+            for letters in hand.receive_all():
+                seen += letters
+                if len(seen) >= LETTERS_SHOWN:
+                    break
+    return seen[:LETTERS_SHOWN]
+
+
+def _redrive(queue: Queue, home: Queue, message_id: str) -> tuple[int, int]:
+    """Send one back, or without an id `MOST_REDRIVEN` of them; how many went, and how many SQS refused."""
+    moved = refused = 0
+    with look(queue, LOOK_SECONDS) as hand:
+        for received in hand.receive_all():
+            letters = [letter for letter in received if message_id in ("", letter.message_id)]
+            left = hand.redrive(letters, home)
+            moved += len(letters) - len(left)
+            refused += len(left)
+            if moved + refused >= (1 if message_id else MOST_REDRIVEN):
+                break
+    return moved, refused
 
 
 def _depth(role: str, queue: Queue) -> Depth:

@@ -6,9 +6,9 @@ Invariant: it shows the texts, spans and segments of the published walk over the
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from app.core.jobs import NotFoundError
 from app.errors import PermanentError
@@ -26,12 +26,8 @@ CONTENT_CHARACTERS: Final = 2_000
 WORDS_SECONDS: Final = 10.0
 
 
-class Rows(Protocol):
-    """`Neo4JDatabase.read_rows`."""
-
-    def __call__(self, query: LiteralString, *, seconds: float, **parameters: Any) -> list[list[Any]]:
-        """The rows of one of the queries in app/neo4j_quries.py. Raises `OutageError` or `TransientError`."""
-        ...
+type ReadRows = Callable[..., list[list[Any]]]
+"""`Neo4JDatabase.read_rows`. Raises `OutageError` or `TransientError`."""
 
 
 class SpanError(PermanentError):
@@ -96,7 +92,7 @@ class RelationMap:
 class MapReader:
     """Reads maps. Safe to use from several threads. Every method raises what reading the graph raises."""
 
-    def __init__(self, pages: PageSource, read_rows: Rows) -> None:
+    def __init__(self, pages: PageSource, read_rows: ReadRows) -> None:
         self._pages = pages
         self._read_rows = read_rows
 
@@ -124,7 +120,8 @@ class MapReader:
         _check_inside(visit, extent_of(pages[manifestation_id]))
         steps = as_tree(trace(visit, pages))
         chosen = steps[first : first + TEXTS_A_PAGE]
-        paths = [tuple(each.source for each in path_to(step, steps)) for step in chosen]
+        by_target = {step.visit.target: step for step in steps}
+        paths = [tuple(each.source for each in path_to(step, by_target)) for step in chosen]
         visits = [visit, *(step.visit for step in chosen)]
         words = self._read_words(visits, paths, pages)
         texts = [_shown(each, pages[each.target], words) for each in visits]

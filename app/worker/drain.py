@@ -26,7 +26,7 @@ CLOSE_SECONDS: Final = 1.0
 
 
 class Drain:
-    """Begins when nothing new is received any more."""
+    """Runs once, after the last receive."""
 
     def __init__(self, parts: Parts, poller: Poller, limits: Limits) -> None:
         self._parts = parts
@@ -81,7 +81,7 @@ class Drain:
         _wait_for(lambda: settling.isdisjoint(claim.token for claim in parts.in_flight.snapshot()[1]), deadline)
 
     def _catch_up(self) -> None:
-        """What PostgreSQL could not take so far, it may take now; otherwise it ends with its lease."""
+        """Settle what could not be written before; what can't be written now is claimed again after its lease."""
         try:
             self._parts.handler.catch_up()
         except ProcessorError as error:

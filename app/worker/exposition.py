@@ -52,7 +52,7 @@ class Exposition(Collector):
         return Answer(200, CONTENT_TYPE_LATEST, generate_latest(self._registry))
 
     def describe(self) -> Sequence[Metric]:
-        """Nothing before the first scrape."""
+        """No metrics at registration: the registry then asks no service."""
         return ()
 
     def collect(self) -> Iterator[Metric]:

@@ -42,7 +42,7 @@ class Service(Protocol):
 
 
 class Handler(Protocol):
-    """Two there are: segments for the service, messages for a handler of somebody's own."""
+    """What a lane hands its batch to: `SegmentHandler`, or `MessageHandler` for a handler of somebody's own."""
 
     def handle(self, deliveries: Sequence[Delivery], stop: Stop) -> Iterator[Handled]:
         """Every delivery with its outcome, in as many parts as can be acted on one by one."""
@@ -112,7 +112,7 @@ class MessageHandler:
         return frozenset()
 
     def catch_up(self) -> None:
-        """Nothing is owed."""
+        """There is nothing to write."""
 
     def _handle(self, delivery: Delivery) -> Outcome:
         message = self._message_type(

@@ -44,7 +44,7 @@ class Checkup:
         self.dependencies = tuple(dependencies)
 
     def saw(self, dependency: str) -> None:
-        """It has answered, during the start."""
+        """Note that a dependency has answered during the start."""
         self._unseen.pop(dependency, None)
 
     def down_seconds(self) -> dict[str, float]:

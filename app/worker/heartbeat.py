@@ -87,7 +87,7 @@ class Heartbeat:
     def _renew(self, claims: Sequence[Claimed], renewer: Renewer) -> None:
         kept = renewer.renew(claims, lease_seconds_of(self._visibility_seconds))
         for claim in self._in_flight.lose([claim for claim in claims if claim.token not in kept]):
-            # No warning: its run may be ending well just now; if not, the service says so.
+            # No warning: the segment may be settled in this moment; if it is not, the service logs the lost lease.
             ids = fields(job_id=claim.job_id, segment_id=claim.segment_id, attempt=claim.attempts)
             log.info("The lease on segment %s of job %s is gone", claim.segment_id, claim.job_id, extra=ids)
 

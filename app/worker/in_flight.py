@@ -26,7 +26,7 @@ class InFlight:
 
     @contextmanager
     def watching(self, deliveries: Sequence[Delivery]) -> Iterator[None]:
-        """They are in flight inside this context, held by the calling thread."""
+        """These messages are in flight inside this context, held by the calling thread."""
         with self._lock:
             self._deliveries.update((delivery.handle, delivery) for delivery in deliveries)
             self._holders.update((delivery.handle, threading.current_thread()) for delivery in deliveries)
@@ -36,7 +36,7 @@ class InFlight:
             self.let_go(deliveries)
 
     def let_go(self, deliveries: Collection[Delivery]) -> None:
-        """They have their outcome, or are about to get it: their visibility is not extended any more."""
+        """These messages have their outcome, or are about to get it: their visibility is not extended any more."""
         with self._lock:
             for delivery in deliveries:
                 self._deliveries.pop(delivery.handle, None)
@@ -55,7 +55,7 @@ class InFlight:
             self._holders.update((claim.token, threading.current_thread()) for claim in claims)
 
     def release(self, claims: Collection[Claimed]) -> None:
-        """They have ended."""
+        """These claims have ended: their leases are not renewed any more."""
         with self._lock:
             for claim in claims:
                 self._claims.pop(claim.token, None)
@@ -63,7 +63,7 @@ class InFlight:
                 self._lost.discard(claim.token)
 
     def abandon(self, threads: Collection[threading.Thread]) -> tuple[list[Delivery], list[Claimed]]:
-        """Leave what these threads hold to its leases and visibility; it is not in flight any more."""
+        """Stop renewing what these threads hold; the messages and claims that were given up so."""
         with self._lock:
             keys = [key for key, holder in self._holders.items() if holder in threads]
             deliveries = [self._deliveries.pop(key) for key in keys if key in self._deliveries]
@@ -71,7 +71,7 @@ class InFlight:
         return deliveries, [claim for claim in claims if claim.token not in self._lost]
 
     def is_lost(self, claim: Claimed) -> bool:
-        """Somebody else has claimed it since."""
+        """Whether another worker has claimed the segment since."""
         return claim.token in self._lost
 
     def snapshot(self) -> tuple[list[Delivery], list[Claimed]]:
@@ -94,6 +94,6 @@ class InFlight:
         return gone
 
     def still(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Those that have not been let go meanwhile."""
+        """Those of the messages that are still in flight."""
         with self._lock:
             return [delivery for delivery in deliveries if delivery.handle in self._deliveries]

@@ -61,7 +61,7 @@ class Prober:
             self._probe(service)
 
     def _delay_of(self, service: str, since: float) -> float:
-        """Before the next probe; a new outage begins with the shortest, unless it is a relapse."""
+        """Seconds before the next probe: the shortest in a new outage, unless the last one ended a moment ago."""
         if self._outages.get(service) != since:
             self._outages[service] = since
             if since - self._back_at.get(service, -RELAPSE_SECONDS) >= RELAPSE_SECONDS:

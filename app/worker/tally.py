@@ -27,7 +27,7 @@ class Tally:
         self._counts: Counter[type] = Counter()
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Count these."""
+        """Count these outcomes."""
         kinds = [type(outcome) for outcome in outcomes]
         with self._lock:
             self._counts.update(kinds)

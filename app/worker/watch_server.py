@@ -91,7 +91,7 @@ class WatchServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is nothing to tell of."""
+        """A client that closes its connection early is not logged."""
         log.debug("A client of the watch server failed", exc_info=True)
 
 
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(self._answer(), with_body=False)
 
     def version_string(self) -> str:
-        """Nobody needs to know what serves this."""
+        """No server name or version in the headers."""
         return "segment-relationship-processor"
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -19,7 +19,7 @@ from app.sqs.queue import Outgoing, text_attribute
 from devstack.families import SMALL_FAMILY_PATH, Family
 from tests.support.browser import HEIGHT, INTERACTIVE, PROGRAM, WIDTH, Window, chromium
 from tests.support.jobs import claimed, complete, fail, make_job, statuses
-from tests.support.pages import serving
+from tests.support.servers import serving
 from tests.support.services import Queues
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed: apt-get install chromium")

@@ -1,6 +1,7 @@
 """What several files of the commands' and the routes' tests use."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from app.jobs import __main__ as jobs_cli
 from devstack.ports import choose
 from tests.support.commands import Command, Ran
+from tests.support.servers import serving
 from tests.support.worker import Worker
 
 SERVE = "import sys, uvicorn; from app.relation import app; uvicorn.run(app, host=sys.argv[1], port=int(sys.argv[2]))"
@@ -48,9 +50,10 @@ def servers() -> Iterator[Callable[..., tuple[Worker, httpx.Client]]]:
 
 
 @pytest.fixture
-def serve(servers: Callable[..., tuple[Worker, httpx.Client]]) -> Callable[[Mapping[str, str]], httpx.Client]:
+def serve() -> Iterator[Callable[[Mapping[str, str]], httpx.Client]]:
     """Starts the app with an environment; a client for it."""
-    return lambda environment: servers(environment)[1]
+    with ExitStack() as running:
+        yield lambda environment: running.enter_context(serving(environment))
 
 
 @pytest.fixture

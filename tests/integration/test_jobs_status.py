@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 from sqlalchemy import Engine
 
+from app.core.overview import Speed
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.db.standing import PostgresStandings
@@ -117,8 +118,8 @@ def test_the_rate_is_that_of_the_last_minute(engine: Engine) -> None:
     job = PostgresJobs(engine).get(job_id)
     standing = PostgresStandings(engine).look_at(job_id)
     assert job is not None
-    assert (standing.ended_lately, standing.lately_seconds, standing.segments_per_second) == (60, 60, 1)
-    assert standing.seconds_left(job) == 60
+    assert (standing.lately, standing.lately.per_second) == (Speed(60, 60), 1)
+    assert standing.lately.seconds_left(job) == 60
 
 
 def test_watching_in_json_is_an_object_a_change(command: Command, engine: Engine) -> None:

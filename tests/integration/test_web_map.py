@@ -10,7 +10,8 @@ import pytest
 from devstack.families import SMALL_FAMILY_PATH, Family
 from devstack.stack import Stack
 from tests.support.answers import Question, example_files, read_example
-from tests.support.pages import Page, find, query, serving, words
+from tests.support.pages import Page, find, query, words
+from tests.support.servers import serving
 from tests.support.services import base_environment
 
 FAMILY = Family.from_json(SMALL_FAMILY_PATH)

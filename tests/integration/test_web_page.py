@@ -1,8 +1,7 @@
 """The pages about jobs, queues and workers on the real services, and who may see them."""
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -11,7 +10,7 @@ from sqlalchemy import Engine
 from app.db.postgres import run
 from app.sqs.queue import Outgoing, text_attribute
 from tests.support.jobs import claimed, complete, fail, make_job, rows, statuses
-from tests.support.pages import Page, find, serving, words
+from tests.support.pages import Page, find, words
 from tests.support.services import Queues, base_environment, receive_all
 from tests.support.worker import wait_until
 
@@ -19,19 +18,6 @@ CLOSED_PORT = 1
 TOKEN = "a-token-of-the-tests"
 
 Serve = Callable[[dict[str, str]], httpx.Client]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Starts the app with an environment; a client of it."""
-    with ExitStack() as running:
-        yield lambda environment: running.enter_context(serving(environment))
-
-
-@pytest.fixture
-def client(serve: Serve, environment: dict[str, str]) -> httpx.Client:
-    """A client of the app in a worker's environment."""
-    return serve(environment)
 
 
 def get(client: httpx.Client, path: str) -> Page:

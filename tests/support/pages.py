@@ -1,32 +1,16 @@
-"""The pages as a browser would see them: the app as a process, and what its HTML holds.
+"""The pages as a browser would see them: what their HTML holds.
 
 Invariant: every page that a test reads is valid HTML, names no other origin, and carries the strict policy.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 from xml.etree.ElementTree import Element
 
 import html5lib
 import httpx
 
-from devstack.ports import choose
-from tests.support.worker import Worker
-
-SERVE = "import sys, uvicorn; from app.relation import app; uvicorn.run(app, port=int(sys.argv[1]))"
 SVG = "http://www.w3.org/2000/svg"
 ADDRESSES = ("href", "src", "action", "formaction", "data", "poster", "srcset", "xlink:href")
-
-
-@contextmanager
-def serving(environment: Mapping[str, str]) -> Iterator[httpx.Client]:
-    """The app in this environment; a client of it that keeps cookies and follows nothing."""
-    port = choose(taken=set())
-    with Worker(environment, "-c", SERVE, str(port)) as server:
-        server.wait_for("Uvicorn running on")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            yield client
 
 
 class Page:

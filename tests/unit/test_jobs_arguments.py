@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.jobs import SEGMENT_STATUSES, Job
+from app.core.overview import Speed
 from app.core.standing import Holder, LastError, Standing
 from app.jobs.arguments import EXIT_CODES, parse
 from app.jobs.as_json import dead_letter_fields, queue_fields, standing_fields
@@ -63,7 +64,7 @@ def test_the_help_tells_every_exit_code_and_command(capsys: pytest.CaptureFixtur
 def test_every_json_field_is_documented() -> None:
     standing = Standing(
         dict.fromkeys(SEGMENT_STATUSES, 1), 1, (Holder("w", 1, NOW),), 1, NOW, NOW, 1, 1, 1, NOW,
-        LastError("s", "FAILED", "broken", NOW), 1, 1.0,
+        LastError("s", "FAILED", "broken", NOW), Speed(1, 1.0),
     )  # fmt: skip
     letter = DeadLetter("id", None, None, None, 1, NOW, Delivery("id", "h", "", 1, 0, {}, 0.0))
     family, (asked, *_) = read_example(example_files()[-1])

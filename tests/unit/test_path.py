@@ -32,12 +32,13 @@ def assert_traced(start: Visit, pages: Mapping[str, Page]) -> None:
     steps = trace(start, pages)
     assert [step.visit for step in steps] == visits_of(start, pages)
     reached = {start.target: start}
+    by_target = {step.visit.target: step for step in steps}
     tree = as_tree(steps)
     assert sorted(tree) == sorted(steps)
     for at, step in enumerate(tree):
-        path = path_to(step, steps)
+        path = path_to(step, by_target)
         assert len(path) == 1 or path[-2] in tree[:at]
-        assert at == 0 or path[:-1] == path_to(tree[at - 1], steps)[: len(path) - 1]
+        assert at == 0 or path[:-1] == path_to(tree[at - 1], by_target)[: len(path) - 1]
     for step in steps:
         assert reached[step.source.target] == step.source
         assert any(
@@ -46,7 +47,7 @@ def assert_traced(start: Visit, pages: Mapping[str, Page]) -> None:
             for pair in pages[step.source.target].pairs
         )
         reached[step.visit.target] = step.visit
-        path = path_to(step, steps)
+        path = path_to(step, by_target)
         assert path[0].source == start
         assert path[-1] == step
         assert [each.visit for each in path[:-1]] == [each.source for each in path[1:]]
