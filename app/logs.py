@@ -69,10 +69,46 @@ def wait_until_written() -> None:
 
 
 def _skip_what_no_format_shows() -> None:
-    """Spare every record the look at the stack, thread and process (the logging HOWTO's "Optimization")."""
+    """Spare every record the look at the stack, thread, process and path (the logging HOWTO's "Optimization")."""
+    logging.setLogRecordFactory(Record)
     for switch in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, switch, False)
     setattr(logging, "_srcfile", None)  # noqa: B010  (private, but documented there)
+
+
+class Record(logging.LogRecord):
+    """A record whose path is not taken apart, which is a third of what making one costs."""
+
+    def __init__(  # as the class's it replaces
+        self,
+        name: str,
+        level: int,
+        pathname: str,
+        lineno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        sinfo: str | None = None,
+        **_: object,
+    ) -> None:
+        created = time.time()
+        self.name = name
+        self.msg = msg
+        self.args = args[0] if len(args) == 1 and isinstance(args[0], dict) and args[0] else args
+        self.levelname = logging.getLevelName(level)
+        self.levelno = level
+        self.pathname = self.filename = pathname
+        self.module = ""
+        self.lineno = lineno
+        self.funcName = func  # type: ignore[assignment]
+        self.exc_info = exc_info
+        self.exc_text = None
+        self.stack_info = sinfo
+        self.created = created
+        self.msecs = created % 1 * 1000 // 1
+        self.relativeCreated = 0.0
+        self.thread = self.threadName = self.process = self.processName = self.taskName = None
 
 
 class BatchHandler(logging.StreamHandler[IO[str]]):

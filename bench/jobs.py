@@ -34,7 +34,6 @@ SELECT (SELECT count(*) FROM root_job
         WHERE status <> 'COMPLETED' OR completed_segments <> total_segments)
      + (SELECT count(*) FROM segment_task WHERE status <> 'COMPLETED' OR result_json IS NULL)
 """
-RESULT_BYTES = "SELECT avg(octet_length(result_json::text))::float8 FROM segment_task"
 WAL_POSITION = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
 
 
@@ -90,11 +89,6 @@ def results(arena: Arena, job: str) -> dict[str, Any]:
 def wrong_rows(arena: Arena) -> int:
     """Jobs and segments that are not as they must be when all is done."""
     return int(_rows(arena, WRONG)[0][0])
-
-
-def result_bytes(arena: Arena) -> float:
-    """The mean size of a result as JSON text."""
-    return float(_rows(arena, RESULT_BYTES)[0][0])
 
 
 def wal_position(arena: Arena) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from bench import cold, graphs, telling
+from bench import cold, graphs, jobs, moving, start, telling
+from bench.earlier import EARLIER, EARLIER_WORKER, worker_of
 from bench.generate import Size
 from bench.graphs import Text
 from bench.ground import Ground
@@ -59,10 +60,16 @@ class Variant:
     looks: tuple[Plan, ...] = ()
 
 
-def compare(bench: Bench, variants: list[Variant], *, looks: bool | None = None) -> list[Data]:
+def compare(
+    bench: Bench,
+    variants: list[Variant],
+    *,
+    looks: bool | None = None,
+    after_each: Callable[[], None] = lambda: None,
+) -> list[Data]:
     """Run all of them, interleaved and repeated, and then each in the other ways; their data in the order given.
 
-    `looks`: whether in the other ways as well; None: as the scale has it.
+    `looks`: whether in the other ways as well; None: as the scale has it. `after_each`: what belongs to a repeat, too.
     """
     looks = bench.scale.looks if looks is None else looks
     timed: dict[str, list[Run]] = {variant.label: [] for variant in variants}
@@ -70,6 +77,7 @@ def compare(bench: Bench, variants: list[Variant], *, looks: bool | None = None)
         turn = repeat % len(variants)
         for variant in variants[turn:] + variants[:turn]:
             timed[variant.label].append(bench.run(variant.label, variant.plan))
+        after_each()
     return [
         {
             "label": variant.label,
@@ -101,7 +109,15 @@ def standard(bench: Bench) -> Data:
         looked_at("naive", 1, naive, counted=short),
         looked_at("floor", 2, floor),
     ]
-    return {"variants": compare(bench, variants, looks=True)}
+    moving_ms: list[float] = []
+
+    def move() -> None:
+        with bench.ground.arena() as arena:
+            made = jobs.make_jobs(arena, text, text.pick(plan.segments))
+            moving_ms.append(moving.measure(arena, made.bodies))
+        bench.say(f"  {'plain boto3, moving only':<28} {moving_ms[-1]:>17.3f} ms of processor a message")
+
+    return {"variants": compare(bench, variants, looks=True, after_each=move), "moving_ms": moving_ms}
 
 
 def pairs(bench: Bench) -> Data:
@@ -170,11 +186,14 @@ def cloud(bench: Bench) -> Data:
         latencies_ms=CLOUD_MS,
     )
     naive = replace(plan, kind="naive", segments=bench.scale.cloud_naive_segments, jobs=1)
-    variants = [
-        Variant("naive", 0, naive),
-        *(Variant(_workers(count), count, replace(plan, workers=count)) for count in bench.scale.workers),
-    ]
-    return {"latencies_ms": dict(CLOUD_MS), "variants": compare(bench, variants)}
+    with worker_of(EARLIER) as tree:
+        variants = [
+            Variant("naive", 0, naive),
+            *(Variant(_workers(count), count, replace(plan, workers=count)) for count in bench.scale.workers),
+            Variant(EARLIER_WORKER, 0, replace(plan, settings={"PYTHONPATH": str(tree)})),
+        ]
+        *compared, earlier = compare(bench, variants, looks=False)
+    return {"latencies_ms": dict(CLOUD_MS), "variants": compared, "earlier": earlier}
 
 
 def lanes(bench: Bench) -> Data:
@@ -207,6 +226,13 @@ def first_segment(bench: Bench) -> Data:
     )
 
 
+def first_start(bench: Bench) -> Data:
+    """From the start of a process to its first committed segment, beside the earlier worker."""
+    with worker_of(EARLIER) as tree:
+        text = bench.text(bench.scale.family)
+        return start.measure(bench.ground, text, tree, bench.scale.cold_repeats, bench.say)
+
+
 def _workers(count: int) -> str:
     return f"{count} worker{'s' if count > 1 else ''}"
 
@@ -216,6 +242,7 @@ PROFILES: Mapping[str, Callable[[Bench], Data]] = {
     "pairs": pairs,
     "texts": texts,
     "cold": first_segment,
+    "start": first_start,
     "large-job": large_job,
     "workers": workers,
     "cloud": cloud,

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.limits import Document, checks, show
+from bench.earlier import EARLIER_WORKER
+from bench.limits import Document, checks, cpu_ms, show, variant
 from bench.sizes import FULL
-from bench.statistics import Spread
+from bench.statistics import Spread, ratios
 
 TITLES: Mapping[str, str] = {
     "standard": "The standard family",
     "pairs": "Aligned segments a pair",
     "texts": "Texts in the family",
     "cold": "The first segment of a cold job",
+    "start": "From process start to the first committed segment",
     "large-job": "Segments in a job",
     "workers": "Several workers",
     "cloud": "Cloud: every service as far away as in a real region",
@@ -38,7 +40,7 @@ def markdown(document: Document) -> str:
     parts = [*_head(document)]
     for name, profile in document["profiles"].items():
         parts.append(f"## {TITLES[name]} (`{name}`)")
-        parts.append(_cold_table(profile) if name == "cold" else _variants_table(profile))
+        parts.append(TABLES.get(name, _variants_table)(profile))
     parts.append("## Must show")
     parts.append(must_show(document))
     return "\n\n".join(parts) + "\n"
@@ -103,6 +105,8 @@ COLUMNS: Mapping[str, Cell] = {
     "worker CPU ms": lambda each: _cpu(each, "contestants"),
     "PostgreSQL CPU ms": lambda each: _cpu(each, "postgres"),
     "SQS CPU ms": lambda each: _cpu(each, "sqs"),
+    "Neo4j CPU ms": lambda each: _cpu(each, "neo4j"),
+    "cache CPU ms": lambda each: _cpu(each, "cache"),
     "processors busy": lambda each: f"{Spread.of(run['load'] for run in each['runs']).median:.0%}",
     "with others' work": lambda each: f"{Spread.of(run['others'] for run in each['runs']).median:.0%}",
     "CPU s in all": lambda each: _over_runs(each, "cpu_seconds", 1),
@@ -114,8 +118,11 @@ COLUMNS: Mapping[str, Cell] = {
 
 def _variants_table(profile: Document) -> str:
     """A line a variant; CPU and round trips are a segment's. Columns that nobody fills are left out."""
-    variants = profile["variants"]
+    variants = [*profile["variants"], *([profile["earlier"]] if "earlier" in profile else [])]
     cells = {head: [cell(each) for each in variants] for head, cell in COLUMNS.items()}
+    if any(each["label"] == "floor" for each in variants):
+        floor = cpu_ms(variant(profile, "floor"))
+        cells["worker CPU, times the floor's"] = [show(Spread.of(ratios(cpu_ms(each), floor))) for each in variants]
     kept = {head: column for head, column in cells.items() if set(column) != {ABSENT}}
     rows = [[each["label"], *(column[at] for column in kept.values())] for at, each in enumerate(variants)]
     return table(["", *kept], rows)
@@ -128,6 +135,19 @@ def _cold_table(profile: Document) -> str:
         counts = [str(trips[service]) for service in SERVICES]
         rows.append([kind, show(Spread.of(milliseconds), 0), *counts])
     return table(["", "ms", *(f"round trips {title}" for title in SERVICES.values())], rows)
+
+
+def _start_table(profile: Document) -> str:
+    labels = {"now": "worker", "before": EARLIER_WORKER}
+    rows = [
+        [label, *(show(Spread.of(profile[what][which]), 0) for what in ("milliseconds", "cpu_milliseconds"))]
+        for which, label in labels.items()
+    ]
+    return table(["", "ms", "CPU ms"], rows)
+
+
+TABLES: Mapping[str, Callable[[Document], str]] = {"cold": _cold_table, "start": _start_table}
+"""Of the profiles that are not variants side by side."""
 
 
 def _over_runs(each: Document, name: str, digits: int) -> str:

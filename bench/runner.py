@@ -91,9 +91,7 @@ class _Runner:
             cpu_seconds=sum(usage.cpu_seconds for usage in usages),
             peak_mb=max(usage.peak_mb for usage in usages),
             wal_bytes=passed.wal_bytes / passed.segments,
-            result_bytes=jobs.result_bytes(self._arena),
             round_trips={n: c.round_trips / passed.segments for n, c in passed.counters.items()},
-            bytes={n: c.bytes / passed.segments for n, c in passed.counters.items()},
         )
 
     def _add_views(self, run: Run, last: "_Look") -> Run:

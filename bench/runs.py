@@ -57,12 +57,8 @@ class Run:
     """Of the largest contestant."""
     wal_bytes: float
     """A segment."""
-    result_bytes: float
-    """A segment, as JSON text."""
     round_trips: Mapping[str, float] = field(default_factory=dict)
     """A segment, where there were proxies."""
-    bytes: Mapping[str, float] = field(default_factory=dict)
-    """A segment, both directions, where there were proxies."""
     round_trips_in_all: Mapping[str, int] = field(default_factory=dict)
     """Since the process was ready, so that Neo4j's are what it took to warm the family; counted runs only."""
     batch_ms: Mapping[str, float] = field(default_factory=dict)

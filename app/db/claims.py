@@ -25,8 +25,9 @@ from app.core.segments import (
     Suspect,
     Unknown,
 )
+from app.db.arrays import plain_array, text_array
 from app.db.postgres import run
-from app.db.prepared import Prepared, uuid_array
+from app.db.prepared import Prepared
 
 # One transaction: lock; send redriven FAILED segments back to QUEUED (the table's trigger gives back what they had
 # counted); classify and claim. A row that its producer inserted after the lock was taken is claimed only if it is
@@ -159,7 +160,8 @@ LEASES_A_LOCK_WAIT: Final = 4
 """How long a claim waits for a row that somebody has locked: longer than any batch of ours holds one, but no more than
 this part of its lease, so that the batch's other rows can still be claimed afterwards."""
 
-_CLAIM: Final = Prepared(CLAIM)
+_CLAIM: Final = Prepared(CLAIM, is_lasting=False)
+"""A claim that a crash of PostgreSQL takes back costs its run: the token is gone, and the message comes back."""
 
 
 class PostgresClaims:
@@ -196,14 +198,14 @@ class PostgresClaims:
         self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, alone: bool
     ) -> dict[str, Any]:
         return {
-            "tokens": uuid_array(tokens),
+            "tokens": plain_array(tokens),
             "alone": alone,
-            "job_ids": uuid_array(request.job_id for request in requests),
-            "segment_ids": [request.segment_id for request in requests],
-            "manifestation_ids": [request.manifestation_id for request in requests],
-            "starts": [request.start for request in requests],
-            "ends": [request.end for request in requests],
-            "sent_ats": [request.sent_at_ms for request in requests],
+            "job_ids": plain_array(request.job_id for request in requests),
+            "segment_ids": text_array([request.segment_id for request in requests]),
+            "manifestation_ids": text_array([request.manifestation_id for request in requests]),
+            "starts": plain_array(request.start for request in requests),
+            "ends": plain_array(request.end for request in requests),
+            "sent_ats": plain_array(request.sent_at_ms for request in requests),
             "lease_seconds": lease_seconds,
             "max_attempts": self._max_attempts,
             "worker": self._worker,

@@ -81,6 +81,7 @@ def make_engine(
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_use_lifo=True,  # the one used last goes first: PostgreSQL has its plans
         pool_recycle=1_800,
+        pool_reset_on_return=None,  # nothing is left open: each string is a transaction of its own
         execution_options={METER: meter},
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,

@@ -6,7 +6,7 @@ server connection knows no prepared statements: then the plain text is sent.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from hashlib import blake2b
@@ -25,10 +25,7 @@ _BY_KEY: Final = (
     " SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; "
 )
 
-
-def uuid_array(ids: Iterable[str]) -> str:
-    """For ``%(name)s::uuid[]``: one value to read, where a list is an expression with one for each."""
-    return "{" + ",".join(ids) + "}"
+_MAY_BE_LOST: Final = "SET LOCAL synchronous_commit = off; "
 
 
 class Prepared:
@@ -37,14 +34,20 @@ class Prepared:
     Parameters are written ``%(name)s``, with a cast where PostgreSQL can't tell their type.
     """
 
-    def __init__(self, sql: str) -> None:
-        self._sql = sql
+    def __init__(self, sql: str, *, is_lasting: bool = True) -> None:
+        """`is_lasting`: not answered before it is on disk; else a crash of the server may take it back."""
+        kept = "" if is_lasting else _MAY_BE_LOST
+        self._sql = kept + sql
         self._name = "srp_" + blake2b(sql.encode(), digest_size=6).hexdigest()
         statements = [_number(text.strip()) for text in sql.split(";\n\n")]
         self._prepare = ";\n".join(f"PREPARE {self._name}_{at} AS {text}" for at, (text, _) in enumerate(statements))
-        self._execute = _BY_KEY + "; ".join(
-            f"EXECUTE {self._name}_{at}" + (f"({', '.join(arguments)})" if arguments else "")
-            for at, (_, arguments) in enumerate(statements)
+        self._execute = (
+            kept
+            + _BY_KEY
+            + "; ".join(
+                f"EXECUTE {self._name}_{at}" + (f"({', '.join(arguments)})" if arguments else "")
+                for at, (_, arguments) in enumerate(statements)
+            )
         )
 
     def run(

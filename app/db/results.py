@@ -11,7 +11,8 @@ from typing import Any, Final, assert_never
 from sqlalchemy import Engine
 
 from app.core.endings import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
-from app.db.prepared import Prepared, uuid_array
+from app.db.arrays import plain_array, text_array
+from app.db.prepared import Prepared
 
 OUTBOX_LEASE_SECONDS: Final = 30
 """How long the finisher has to send the completion message before a sweep may."""
@@ -150,13 +151,13 @@ class PostgresResults:
 def _parameters(endings: Sequence[Ending]) -> dict[str, Any]:
     columns = [_columns(ending) for ending in endings]
     return {
-        "task_ids": uuid_array(ending.claim.task_id for ending in endings),
-        "tokens": uuid_array(ending.claim.token for ending in endings),
-        "statuses": [column[0] for column in columns],
+        "task_ids": plain_array(ending.claim.task_id for ending in endings),
+        "tokens": plain_array(ending.claim.token for ending in endings),
+        "statuses": text_array([column[0] for column in columns]),
         "results": [column[1] for column in columns],
         "errors": [column[2] for column in columns],
         "waits": [column[3] for column in columns],
-        "ending_jobs": uuid_array({e.claim.job_id for e in endings if isinstance(e, Completed | Failed)}),
+        "ending_jobs": plain_array({e.claim.job_id for e in endings if isinstance(e, Completed | Failed)}),
         "outbox_lease_seconds": OUTBOX_LEASE_SECONDS,
     }
 

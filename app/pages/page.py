@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from app.errors import ProcessorError
+from app.pages.nearby import Nearby
 from app.pages.spans import Numbers, Pair, compact, partition, sort_columns
 
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
@@ -114,11 +115,17 @@ class Page:
     segmentation: Segmentation = field(default_factory=Segmentation)
     problem: str = ""
     json_head: str = field(init=False, repr=False, compare=False)
+    nearby: Nearby | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Encode the head of this text's entry in a result once."""
+        """Encode the head of this text's entry in a result once, and put the pairs in their places."""
+        object.__setattr__(self, "nearby", Nearby.of(self.pairs))
         head = f'{{"manifestation_id": {_quote(self.manifestation_id)}, "segments": ['
         object.__setattr__(self, "json_head", head)
+
+    def near(self, start: int, end: int) -> Sequence[Pair]:
+        """The pairs that overlap [start, end), and maybe others, in their order."""
+        return self.pairs if self.nearby is None else self.nearby.near(start, end)
 
     def entry(self, ranks: Sequence[int]) -> str:
         """This text's entry in a result, with the segments of these ranks."""
@@ -135,6 +142,7 @@ def size_bytes(page: Page) -> int:
         page, page.manifestation_id, page.read_at_us, page.pairs, page.problem, page.json_head,
         page.segmentation, page.segmentation.starts, page.segmentation.ends, page.segmentation.offsets,
         page.segmentation.names, page.segmentation.chains, *page.segmentation.chains,
+        *(page.nearby.parts if page.nearby else ()),
     ]  # fmt: skip
     for pair in page.pairs:
         parts += [pair, pair.annotation, pair.other, pair.target, pair.chains]

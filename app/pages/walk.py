@@ -74,7 +74,7 @@ def walk(manifestation_id: str, start: int, end: int, steps: list[Step] | None =
             page = pages[current]
             if page.problem:
                 raise PermanentError(page.problem)
-            for pair in page.pairs:
+            for pair in page.near(low, high) if steps is None else page.pairs:
                 if pair.target in visited:
                     if steps is not None:
                         steps.append(Step(depth, here, pair, True, None))

@@ -64,6 +64,8 @@ class Acknowledger:
 
     def _copy(self, copying: Sequence[tuple[Delivery, float]]) -> list[Delivery]:
         """Send fresh copies; the originals that may go."""
+        if not copying:
+            return []
         now_ms = self._queue.now_ms()
         copies = [d.fresh_copy(_whole(seconds, MAX_DELAY_SECONDS), now_ms) for d, seconds in copying]
         refused = _send(self._queue, copies)
@@ -71,6 +73,8 @@ class Acknowledger:
 
     def _bury(self, burying: Sequence[tuple[Delivery, Dead]]) -> list[Delivery]:
         """Send dead letters or say what stands instead of one; the originals that may go."""
+        if not burying:
+            return []
         if self._dead_letters is not None:
             refused = _send(self._dead_letters, [delivery.dead_letter(dead.reason) for delivery, dead in burying])
             return [delivery for at, (delivery, _) in enumerate(burying) if at not in refused]

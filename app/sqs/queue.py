@@ -5,21 +5,23 @@ Quotas: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGui
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import boto3
-import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.session import Session, get_session
 
 from app.core.meter import NO_METER, Meter
 from app.errors import ConfigurationError, OutageError, ProcessorError, TransientError
-from app.sqs.lean import LeanClient, make_http_session
+from app.sqs.lean import LeanClient
+from app.sqs.signed_post import USER_AGENT, SignedPost
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -55,6 +57,19 @@ _REFUSED: Final = frozenset(
 _THROTTLED: Final = frozenset({"Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequestsException"})
 
 
+def open_session() -> Session:
+    """What clients are made from; by one thread at a time."""
+    session = get_session()
+    loader: Any = session.get_component("data_loader")
+
+    def list_folders(_kind: str) -> list[str]:
+        """Every folder is taken for a service: to look into each of the four hundred takes longer than all else."""
+        return [name for path in loader.search_paths if Path(path).is_dir() for name in os.listdir(path)]
+
+    loader.list_available_services = list_folders
+    return session
+
+
 def make_client(
     region: str | None,
     *,
@@ -65,12 +80,14 @@ def make_client(
     secret_access_key: str | None = None,
     session_token: str | None = None,
     is_lean: bool = False,
+    session: Session | None = None,
 ) -> "SQSClient":
     """A thread-safe client whose waits are bounded; a long poll of `wait_seconds` fits inside its read time-out.
 
     A poll is not repeated by itself: one that was cut may have been answered, and its messages are hidden by then.
     Without keys the default AWS credential chain serves, so that IAM roles work. `is_lean`: what every batch calls
-    goes a shorter road than boto3's (app/sqs/lean.py).
+    goes a shorter road than boto3's (app/sqs/lean.py). `session`: shared by clients that are made one after the other;
+    only the first then reads the descriptions of services.
     """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -79,18 +96,21 @@ def make_client(
         max_pool_connections=connections,
         tcp_keepalive=True,
         # Both spare a third of a millisecond a call: putting together who we are, and checking our own arguments.
-        user_agent="segment-relationship-processor",
+        user_agent=USER_AGENT,
         parameter_validation=False,
     )
-    session = botocore.session.get_session()
-    client = boto3.session.Session(botocore_session=session).client(
-        "sqs",
-        region_name=region,
-        endpoint_url=endpoint_url,
-        aws_access_key_id=access_key_id,
-        aws_secret_access_key=secret_access_key,
-        aws_session_token=session_token,
-        config=config,
+    session = session or open_session()
+    client = cast(
+        "SQSClient",
+        session.create_client(
+            "sqs",
+            region_name=region,
+            endpoint_url=endpoint_url,
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            aws_session_token=session_token,
+            config=config,
+        ),
     )
     if not is_lean:
         return client
@@ -98,14 +118,14 @@ def make_client(
         credentials: Credentials | None = Credentials(access_key_id, secret_access_key, session_token)
     else:
         credentials = session.get_credentials()
-    http = make_http_session(
-        client.meta.endpoint_url,
+    post = SignedPost(
+        f"{client.meta.endpoint_url.rstrip('/')}/",
+        client.meta.region_name,
         session,
         connect_seconds=CONNECT_TIMEOUT_SECONDS,
-        read_seconds=wait_seconds + CALL_TIMEOUT_SECONDS,
-        connections=connections,
+        answer_seconds=CONNECT_TIMEOUT_SECONDS + wait_seconds + CALL_TIMEOUT_SECONDS,
     )
-    return cast("SQSClient", LeanClient(client, credentials, http))
+    return cast("SQSClient", LeanClient(client, credentials, post))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from app.waiting import say_what_waits
 from app.worker.counts import BUCKETS_SECONDS, ENDINGS, LOST, STEPS, TIERS, Counts, Histogram
 from app.worker.health import Checkup
 from app.worker.in_flight import InFlight
-from app.worker.outlook import Lookout
+from app.worker.lookout import Lookout
 from app.worker.tally import Tally
 from app.worker.watch_server import Answer
 

@@ -6,9 +6,7 @@ Invariant: an outcome a message, whatever it holds and whatever is raised.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
-
-from aws_sqs_consumer import Message
+from typing import Any, Final, Protocol
 
 from app.core.outcomes import Dead, Done, Hide, Outcome
 from app.core.segments import Claimed, SegmentRequest
@@ -94,8 +92,12 @@ class SegmentHandler:
 class MessageHandler:
     """Each message by itself to a function that raises what it can't do, so that a crash repeats one at most."""
 
-    def __init__(self, handle_message: Callable[[Message], None]) -> None:
+    def __init__(self, handle_message: Callable[[Any], None]) -> None:
+        """`handle_message` takes an `aws_sqs_consumer.Message`."""
+        from aws_sqs_consumer import Message  # with all of boto3, for those who have a handler of their own
+
         self._handle_message = handle_message
+        self._message_type: Any = Message
 
     def handle(self, deliveries: Sequence[Delivery], stop: Stop) -> Iterator[Handled]:
         """See `Handler`; those not begun when it is time to stop go back."""
@@ -113,7 +115,7 @@ class MessageHandler:
         """Nothing is owed."""
 
     def _handle(self, delivery: Delivery) -> Outcome:
-        message = Message(
+        message = self._message_type(
             MessageId=delivery.message_id,
             ReceiptHandle=delivery.handle,
             Body=delivery.body,

@@ -6,16 +6,16 @@ Invariant: one line, which starts with what is wrong, if something is, and tells
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from app.worker.outlook import Outlook
+from app.worker.lookout import WorkAhead
 from app.worker.tally import NAMES
 
 
-def describe(counts: Counter[type], seconds: float, paused: Mapping[str, float], outlook: Outlook) -> str:
+def describe(counts: Counter[type], seconds: float, paused: Mapping[str, float], ahead: WorkAhead) -> str:
     """Such as ``1,200 messages in 60 s (20.0/s): 1,190 done, 10 to come back; backlog 3,400; no unfinished job``.
 
     `counts`: outcomes in the last `seconds`; `paused`: for how many seconds each service has been down.
     """
-    parts = [*_pauses(paused), _messages(counts, seconds), *_outlook(outlook)]
+    parts = [*_pauses(paused), _messages(counts, seconds), *_ahead(ahead)]
     return "; ".join(parts)
 
 
@@ -41,12 +41,12 @@ def _messages(counts: Counter[type], seconds: float) -> str:
     return f"{total:,} messages in {seconds:.0f} s ({total / max(seconds, 0.001):.1f}/s): {kinds}"
 
 
-def _outlook(outlook: Outlook) -> Iterator[str]:
-    if outlook.backlog is not None:
-        yield f"backlog {outlook.backlog:,}"
-    if outlook.dead_letters:
-        yield f"dead letters {outlook.dead_letters:,}"
-    lag = outlook.lag
+def _ahead(ahead: WorkAhead) -> Iterator[str]:
+    if ahead.backlog is not None:
+        yield f"backlog {ahead.backlog:,}"
+    if ahead.dead_letters:
+        yield f"dead letters {ahead.dead_letters:,}"
+    lag = ahead.lag
     if lag is None:
         return
     if lag.oldest_job is None:

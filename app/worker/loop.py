@@ -11,13 +11,12 @@ one with the work of another.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Final
 
 from app.core.outcomes import Hide, Outcome
-from app.sqs.delivery import Delivery, read_delivery
+from app.sqs.delivery import Delivery
 from app.threads.progress import MarkingStop
 from app.threads.stopping import Stop
 from app.worker.drain import Drain
@@ -45,9 +44,8 @@ class Loop:
         helpers_stop = Stop()
         self._start_threads(helpers_stop)
         limits = self.limits
-        log.info(
-            "Consuming %s, %d batches of %d in hand at most", self.parts.queue.name, limits.lanes, limits.batch_size
-        )
+        most = limits.batch_size * limits.receives_a_batch
+        log.info("Consuming %s, %d batches of %d in hand at most", self.parts.queue.name, limits.lanes, most)
         code = self._supervise()
         Drain(self.parts, self._poller, limits).run(helpers_stop)
         return code
@@ -82,14 +80,13 @@ class Loop:
     def _round(self) -> None:
         with ExitStack() as in_flight:
             try:
-                messages = self._poller.receive(self.stopping)
-                deliveries = _read(messages or ())
-                in_flight.enter_context(self.parts.in_flight.watching(deliveries))
+                deliveries = self._poller.receive(self.stopping)
+                in_flight.enter_context(self.parts.in_flight.watching(deliveries or ()))
             finally:
                 self._poller.end()
             if deliveries:
                 self._work(deliveries)
-        if messages == []:
+        if deliveries == []:
             self.stopping.wait(self.limits.polling_wait_time_ms / 1000)
 
     def _work(self, deliveries: Sequence[Delivery]) -> None:
@@ -131,8 +128,3 @@ class Loop:
             ", ".join(named),
             f" and {more} more" if more else "",
         )
-
-
-def _read(messages: Sequence[Any]) -> list[Delivery]:
-    received_at = time.monotonic()
-    return [read_delivery(message, received_at) for message in messages]

@@ -24,9 +24,11 @@ STALL_SECONDS: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`lanes`: batches in flight at the same time. `grace_seconds`: from the wish to stop until the end."""
+    """`batch_size`: messages a receive; a batch takes up to `receives_a_batch` of these. `lanes`: batches in flight at
+    the same time. `grace_seconds`: from the wish to stop until the end."""
 
     batch_size: int = 10
+    receives_a_batch: int = 1
     wait_time_seconds: int = 20
     visibility_timeout_seconds: int = 60
     polling_wait_time_ms: int = 50

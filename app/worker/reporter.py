@@ -14,7 +14,7 @@ from app.logs import fields
 from app.threads.gate import Gate
 from app.threads.stopping import Stop
 from app.worker.how_it_goes import describe
-from app.worker.outlook import Outlook
+from app.worker.lookout import WorkAhead
 from app.worker.tally import NAMES, Tally
 
 log = logging.getLogger("app.worker.loop")
@@ -35,7 +35,7 @@ class Reporter:
         self,
         tally: Tally,
         gate: Gate,
-        look: Callable[[], Outlook],
+        look: Callable[[], WorkAhead],
         *,
         report_seconds: float = REPORT_SECONDS,
         look_seconds: float | None = None,
@@ -85,24 +85,24 @@ class Reporter:
         return any(now - since < RARE_SECONDS for since in self._gate.down_since.values())
 
     def _report(self, now: float, counts: Counter[type]) -> None:
-        outlook = self._look()
+        ahead = self._look()
         recent = counts - self._told
         paused = {service: now - since for service, since in self._gate.down_since.items()}
         seconds = now - self._told_at
-        oldest = outlook.lag.oldest_job if outlook.lag else None
+        oldest = ahead.lag.oldest_job if ahead.lag else None
         log.log(
             logging.WARNING if paused else logging.INFO,
             "%s",
-            describe(recent, seconds, paused, outlook),
+            describe(recent, seconds, paused, ahead),
             extra=fields(
                 seconds=round(seconds, 1),
                 messages={name: recent[kind] for kind, name in NAMES.items()},
                 paused_seconds={service: round(each, 1) for service, each in paused.items()},
-                backlog=outlook.backlog,
-                dead_letters=outlook.dead_letters,
+                backlog=ahead.backlog,
+                dead_letters=ahead.dead_letters,
                 oldest_job=oldest.job_id if oldest else None,
                 oldest_job_seconds=round(oldest.age_seconds, 1) if oldest else None,
-                unsent_completions=outlook.lag.unsent_completions if outlook.lag else None,
+                unsent_completions=ahead.lag.unsent_completions if ahead.lag else None,
             ),
         )
         self._told, self._told_at, self._told_of_quiet = counts, now, not recent

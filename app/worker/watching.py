@@ -14,7 +14,7 @@ from app.threads.stopping import Stop
 from app.worker.counts import Counts
 from app.worker.health import Checkup
 from app.worker.in_flight import InFlight
-from app.worker.outlook import Lookout
+from app.worker.lookout import Lookout
 from app.worker.reporter import LOOK_SECONDS, Reporter
 from app.worker.tally import Tally
 from app.worker.watch_server import WatchServer, say_health

@@ -10,7 +10,7 @@ import socket
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +35,7 @@ from app.service.charging import Charger
 from app.service.claiming import Claimer
 from app.service.settling import Settler
 from app.sqs.acknowledge import Acknowledger
-from app.sqs.queue import Queue, QueueFacts, make_client
+from app.sqs.queue import Queue, QueueFacts, make_client, open_session
 from app.tasks import TaskService
 from app.threads.budget import ByteBudget
 from app.threads.room import Room
@@ -43,11 +43,11 @@ from app.threads.stopping import Stop
 from app.worker.handling import MessageHandler, SegmentHandler
 from app.worker.heartbeat import Heartbeat, lease_seconds_of
 from app.worker.housekeeper import Housekeeper
+from app.worker.lookout import Lookout
 from app.worker.loop import Loop
-from app.worker.outlook import Lookout
 from app.worker.parts import Limits, Parts
 from app.worker.prober import Prober
-from app.worker.startup import persist
+from app.worker.startup import at_once, begin, persist
 from app.worker.tracing import TracedAnnouncer, TracedHandler, open_tracing
 from app.worker.watching import SelfKnowledge
 
@@ -60,6 +60,8 @@ BYTES_A_MEGABYTE: Final = 1_000_000
 HELPERS_CONNECTIONS: Final = 3
 """To PostgreSQL, beside one a lane: the heartbeat's, the housekeeper's, a probe's. The reporter's, once a minute, is
 one of them or one more for a moment."""
+RECEIVES_A_BATCH: Final = 2
+"""Under a backlog: PostgreSQL is paid by the transaction, and one for twenty costs little more than one for ten."""
 RESULTS_BYTES: Final = 16_000_000
 """Of results that are being stored at the same time; PostgreSQL's driver makes some five copies of each."""
 QUEUE_SETTINGS: Final = (
@@ -100,13 +102,10 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
     """
     settings = load_settings()
     worker = _begin_log(settings)
-    limits = _limits(wanted, settings, settings.sqs_batches_in_hand)
+    limits = replace(_limits(wanted, settings, settings.sqs_batches_in_hand), receives_a_batch=RECEIVES_A_BATCH)
     own = _begin_self(settings, limits, stop, "SQS", "PostgreSQL", "Neo4j")
     tracing = open_tracing(own.meter)
     progress, gate, in_flight, meter = own.progress, own.gate, own.in_flight, tracing or own.meter
-    queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits, meter)
-
-    engine = make_engine(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS, meter=meter)
     graph = Neo4JDatabase(
         settings.neo4j_uri,
         settings.neo4j_user,
@@ -114,15 +113,23 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         settings.neo4j_database,
         meter=meter,
     )
-    pages = PageCache.connect(
-        graph,
-        memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
-        url=settings.dragonfly_url,
-        ttl_seconds=settings.cache_ttl_seconds,
-        secret=settings.neo4j_password,
-        clock_id=name_clock(settings.postgres_url),
-        meter=meter,
+    # Deriving the key of the shared cache takes a processor for a while, and the interpreter's lock not at all.
+    connecting = begin(
+        partial(
+            PageCache.connect,
+            graph,
+            memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
+            url=settings.dragonfly_url,
+            ttl_seconds=settings.cache_ttl_seconds,
+            secret=settings.neo4j_password,
+            clock_id=name_clock(settings.postgres_url),
+            meter=meter,
+        )
     )
+    queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits, meter)
+    engine = make_engine(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS, meter=meter)
+    pages = connecting.result()
+
     claims = PostgresClaims(engine, worker, settings.max_attempts)
     results = PostgresResults(engine)
     outbox = PostgresOutbox(engine)
@@ -150,17 +157,25 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         ping(engine)
         service.catch_up()
 
-    with ExitStack() as undo:
-        undo.callback(stop_serving := own.serve(lookout, lambda: pages.is_shared_up))
-        facts = queues.check(stop)
+    def check_queues(until: Stop) -> QueueFacts:
+        facts = queues.check(until)
         own.checkup.saw("SQS")
-        persist(lambda: expect_tables(engine, claims, results), "PostgreSQL", stop)
+        return facts
+
+    def check_postgres(until: Stop) -> None:
+        persist(lambda: expect_tables(engine, claims, results), "PostgreSQL", until)
         own.checkup.saw("PostgreSQL")
-        persist(graph.ping, "Neo4j", stop)
+
+    def check_graph(until: Stop) -> None:
+        persist(graph.ping, "Neo4j", until)
         # What is strange in the graph's data is a warning.
-        for finding in persist(lambda: validate(graph, full=False), "Neo4j", stop) or ():
+        for finding in persist(lambda: validate(graph, full=False), "Neo4j", until) or ():
             log.warning("The graph: %s", finding)
         own.checkup.saw("Neo4j")
+
+    with ExitStack() as undo:
+        undo.callback(stop_serving := own.serve(lookout, lambda: pages.is_shared_up))
+        facts = at_once(check_queues, check_postgres, check_graph, stop=stop)
         undo.pop_all()
 
     def close() -> None:
@@ -285,8 +300,10 @@ class _Queues:
                 wait_seconds=wait_seconds,
                 connections=settings.sqs_batches_in_hand + 4,
                 is_lean=settings.sqs_calls == "lean",
+                session=session,
             )
 
+        session = open_session()
         calls = client(0)
         return cls(
             polled=Queue(client(limits.wait_time_seconds), wanted.queue_url, meter),

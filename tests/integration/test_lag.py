@@ -12,7 +12,7 @@ from app.db.repairs import PostgresRepairs
 from app.errors import OutageError
 from app.sqs.queue import Outgoing, Queue
 from app.threads.gate import Gate
-from app.worker.outlook import Lookout, Outlook
+from app.worker.lookout import Lookout, WorkAhead
 from tests.support.jobs import claimed, complete, fail, make_job
 from tests.support.services import Queues
 
@@ -66,22 +66,22 @@ def test_a_reopened_job_announces_nothing_yet(engine: Engine) -> None:
     assert lag.oldest_job is not None
 
 
-def test_an_outlook_holds_what_each_service_tells(engine: Engine, queues: Queues) -> None:
+def test_it_holds_what_each_service_tells(engine: Engine, queues: Queues) -> None:
     lookout = Lookout(Gate(), queues.segments, queues.dead_letters, PostgresLag(engine).read)
-    assert lookout.look() == Outlook(backlog=0, dead_letters=0, lag=Lag())
+    assert lookout.look() == WorkAhead(backlog=0, dead_letters=0, lag=Lag())
     queues.segments.send([Outgoing("one"), Outgoing("two")])
     queues.dead_letters.send([Outgoing("gone")])
-    assert lookout.look() == Outlook(backlog=2, dead_letters=1, lag=Lag())
+    assert lookout.look() == WorkAhead(backlog=2, dead_letters=1, lag=Lag())
 
 
 def test_what_does_not_answer_is_not_known_and_the_rest_is(engine: Engine, queues: Queues) -> None:
     missing = Queue(queues.segments._client, f"{queues.segments.url}-{uuid.uuid4()}")
-    assert Lookout(Gate(), missing, None, PostgresLag(engine).read).look() == Outlook(lag=Lag())
+    assert Lookout(Gate(), missing, None, PostgresLag(engine).read).look() == WorkAhead(lag=Lag())
 
     def broken() -> Lag:
         raise OutageError("PostgreSQL", "it is gone")
 
-    assert Lookout(Gate(), queues.segments, None, broken).look() == Outlook(backlog=0)
+    assert Lookout(Gate(), queues.segments, None, broken).look() == WorkAhead(backlog=0)
 
 
 def test_what_is_known_to_be_down_is_not_asked(queues: Queues) -> None:
@@ -90,4 +90,4 @@ def test_what_is_known_to_be_down_is_not_asked(queues: Queues) -> None:
 
     gate = Gate()
     gate.close("PostgreSQL", "it is gone")
-    assert Lookout(gate, queues.segments, None, never).look() == Outlook(backlog=0)
+    assert Lookout(gate, queues.segments, None, never).look() == WorkAhead(backlog=0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from app.db.postgres import make_engine, run
+from app.db.postgres import KEEPS_PLANS, make_engine, run
 from app.db.prepared import Prepared
 from app.errors import DataError
 
@@ -123,6 +123,15 @@ def test_a_lock_time_out_of_one_s_own_is_kept(engine: Engine) -> None:
     )
     assert shown.run(engine, {}) == [("10s", "30s")]
     assert shown.run(engine, {}, lock_timeout_ms=300) == [("300ms", "30s")]
+
+
+@pytest.mark.parametrize("keeps_plans", [True, False])
+def test_only_what_need_not_last_is_answered_before_it_is_on_disk(postgres_url: str, keeps_plans: bool) -> None:
+    engine = make_engine(postgres_url, pool_size=1).execution_options(**{KEEPS_PLANS: keeps_plans})
+    shown = "SELECT current_setting('synchronous_commit') AS commit"
+    assert Prepared(shown, is_lasting=False).run(engine, {}) == [("off",)]
+    assert Prepared(shown).run(engine, {}) == [("on",)]
+    engine.dispose()
 
 
 def test_a_reconnect_prepares_again(engine: Engine) -> None:

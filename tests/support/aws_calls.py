@@ -1,7 +1,7 @@
 """``python -m tests.support.aws_calls FILE``: the real worker, which notes each AWS call that it makes in FILE.
 
-A line a call: the operation and the queue's name. Invariant: every client that boto3 makes is listened to, and every
-call that is signed on the lean road.
+A line a call: the operation and the queue's name. Invariant: every client that botocore makes is listened to, and every
+call that goes the lean road.
 """
 
 import json
@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import boto3.session
+import botocore.session
 
-from app.sqs.lean import LeanClient
+from app.sqs.signed_post import SignedPost
 
 
 def note_calls(path: str) -> None:
     """Listen to botocore's own `before-call` event."""
     notes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    make: Callable[..., Any] = boto3.session.Session.client
+    make: Callable[..., Any] = botocore.session.Session.create_client
 
     def before_call(model: Any, params: dict[str, Any], **_: Any) -> None:
         queue = json.loads(params["body"]).get("QueueUrl", "-").rsplit("/", 1)[-1]
@@ -30,18 +30,18 @@ def note_calls(path: str) -> None:
         client.meta.events.register("before-call", before_call)
         return client
 
-    vars_of_class: Any = boto3.session.Session
-    vars_of_class.client = listened
+    vars_of_class: Any = botocore.session.Session
+    vars_of_class.create_client = listened
 
-    sign: Callable[..., Any] = LeanClient._sign
+    send: Callable[..., Any] = SignedPost.send
 
-    def signed(self: LeanClient, operation: str, body: bytes) -> Any:
-        queue = json.loads(body)["QueueUrl"].rsplit("/", 1)[-1]
+    def noted(self: SignedPost, target: str, body: bytes, credentials: Any) -> Any:
+        operation, queue = target.rpartition(".")[2], json.loads(body)["QueueUrl"].rsplit("/", 1)[-1]
         os.write(notes, f"SQS {operation} {queue}\n".encode())
-        return sign(self, operation, body)
+        return send(self, target, body, credentials)
 
-    lean_client: Any = LeanClient
-    lean_client._sign = signed
+    signed_post: Any = SignedPost
+    signed_post.send = noted
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A server that answers HTTP as a script says and keeps what it was asked: for what a real SQS does only rarely."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,12 @@ class Asked:
 
     path: str
     headers: Mapping[str, str]
-    body: Any
+    raw: bytes
+
+    @property
+    def body(self) -> Any:
+        """The JSON in it."""
+        return json.loads(self.raw)
 
     @property
     def is_lean(self) -> bool:
@@ -36,8 +42,8 @@ class Stub:
 
 
 @contextmanager
-def serving() -> Iterator[Stub]:
-    """A stub on a port of its own."""
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
+    """A stub on a port of its own, with `tls` for HTTPS."""
     stub = Stub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -45,7 +51,7 @@ def serving() -> Iterator[Stub]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            stub.asked.append(Asked(self.path, dict(self.headers.items()), json.loads(body)))
+            stub.asked.append(Asked(self.path, dict(self.headers.items()), body))
             status, answer = stub.script.pop(0) if stub.script else (200, {})
             if status == CUT:
                 self.close_connection = True
@@ -61,7 +67,9 @@ def serving() -> Iterator[Stub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    stub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    stub.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

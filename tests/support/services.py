@@ -28,7 +28,7 @@ class Queues:
 
 def base_environment() -> dict[str, str]:
     """What a subprocess needs of this process's environment."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "JDK_JAVA_OPTIONS")
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 

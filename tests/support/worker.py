@@ -12,6 +12,8 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT_SECONDS = 60.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.005, 0.05
+"""Between two looks: many a look is a request to a service that does the work which is waited for."""
 
 
 class Worker:
@@ -64,7 +66,9 @@ class Worker:
 def wait_until(condition: Callable[[], object], what: str, limit_seconds: float = LIMIT_SECONDS) -> None:
     """Return once `condition()` is true; fail, naming `what`, when it is not within the limit."""
     deadline = time.monotonic() + limit_seconds
+    pause_seconds = FIRST_PAUSE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {limit_seconds:.0f} s in vain for {what}")
-        time.sleep(0.02)
+        time.sleep(pause_seconds)
+        pause_seconds = min(1.5 * pause_seconds, LONGEST_PAUSE_SECONDS)

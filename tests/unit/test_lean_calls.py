@@ -1,17 +1,24 @@
 """What a lean call does when it is not answered as it should be, and with whose signature it goes out."""
 
+import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import botocore.session
 import pytest
+import trustme
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, RefreshableCredentials
 
 from app.errors import ConfigurationError, OutageError, TransientError
 from app.sqs import lean
-from app.sqs.lean import LeanClient, make_http_session
+from app.sqs.lean import LeanClient
 from app.sqs.queue import Queue, make_client
+from app.sqs.signed_post import SignedPost
 from tests.support.http_stub import CUT, Stub, serving
 
 REFUSED = (403, {"__type": "com.amazon.coral.service#InvalidSignatureException", "message": "Signature expired"})
@@ -31,7 +38,7 @@ def queue_at(stub: Stub, **access: Any) -> Queue:
         wait_seconds=access.pop("wait_seconds", 0),
         endpoint_url=stub.url,
         access_key_id=access.pop("access_key_id", "AKID"),
-        secret_access_key="secret",
+        secret_access_key=access.pop("secret_access_key", "secret"),
         is_lean=True,
         **access,
     )
@@ -66,29 +73,51 @@ def test_calls_say_what_boto3_says(stub: Stub) -> None:
     assert all("SignedHeaders=" in asked.headers["Authorization"] for asked in short)
 
 
-def test_polls_share_a_signature_until_the_credentials_change(stub: Stub) -> None:
+@pytest.mark.parametrize("token", [None, "a/token+of=sts"])
+def test_calls_are_signed_as_botocore_signs(stub: Stub, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    queue_at(stub, access_key_id="AKID", secret_access_key="s:e/c+r%et", session_token=token).delete(["one – é"])
+    (asked,) = stub.asked
+    moment = datetime.strptime(asked.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_, **__: moment)
+    headers = {name: asked.headers[name] for name in ("X-Amz-Target", "Content-Type")}
+    request = AWSRequest("POST", f"{stub.url}/", headers, asked.raw)
+    SigV4Auth(Credentials("AKID", "s:e/c+r%et", token), "sqs", "us-east-1").add_auth(request)
+    assert asked.headers["Authorization"] == request.headers["Authorization"]
+    assert asked.headers.get("X-Amz-Security-Token") == token
+
+
+def test_new_credentials_sign_the_next_call(stub: Stub) -> None:
     queue = queue_at(stub)
     client: Any = queue._client
-    for _ in range(2):
-        queue.receive(10, 0, 60)
+    queue.receive(10, 0, 60)
     client._credentials = Credentials("AKID2", "secret", "token")
     queue.receive(10, 0, 60)
-    first, second, third = (asked.headers["Authorization"] for asked in stub.asked)
-    assert first == second != third
-    assert (key_of(stub, 0), key_of(stub, 2)) == ("AKID", "AKID2")
-    assert stub.asked[2].headers["X-Amz-Security-Token"] == "token"
+    client._credentials = Credentials("AKID3", "secret")
+    queue.receive(10, 0, 60)
+    assert [key_of(stub, at) for at in range(3)] == ["AKID", "AKID2", "AKID3"]
+    assert [asked.headers.get("X-Amz-Security-Token") for asked in stub.asked] == [None, "token", None]
 
 
-def test_a_signature_is_not_used_for_longer_than_a_minute(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lean, "SIGNATURE_SECONDS", -1.0)
+def test_threads_do_not_share_a_connection(stub: Stub) -> None:
     queue = queue_at(stub)
-    client: Any = queue._client
-    signed = []
-    for _ in range(2):
-        queue.receive(10, 0, 60)
-        ((_, _, request),) = client._polls.values()
-        signed.append(request)
-    assert signed[0] is not signed[1]
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda at: queue.delete([f"handle {at}"]), range(40)))
+    assert replies == [{}] * 40
+    assert {asked.body["Entries"][0]["ReceiptHandle"] for asked in stub.asked} == {f"handle {at}" for at in range(40)}
+
+
+def test_a_server_is_trusted_by_the_configured_ca_bundle_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(bundle)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with serving(tls) as stub:
+        with pytest.raises(OutageError, match="SSLError"):
+            queue_at(stub).receive(10, 0, 60)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+        assert queue_at(stub).receive(10, 0, 60) == []
+        assert lean_ones(stub) == [True]
 
 
 def test_credentials_that_expire_are_refreshed_as_boto3_does(stub: Stub) -> None:
@@ -98,8 +127,8 @@ def test_credentials_that_expire_are_refreshed_as_boto3_does(stub: Stub) -> None
     credentials = RefreshableCredentials("STALE", "s", "t", soon, lambda: fresh, "a test")
     plain: Any = make_client("us-east-1", endpoint_url=stub.url, access_key_id="AKID", secret_access_key="secret")
     session = botocore.session.get_session()
-    http = make_http_session(stub.url, session, connect_seconds=1, read_seconds=5, connections=2)
-    client: Any = LeanClient(plain, credentials, http)
+    post = SignedPost(f"{stub.url}/", "us-east-1", session, connect_seconds=1, answer_seconds=5)
+    client: Any = LeanClient(plain, credentials, post)
     Queue(client, f"{stub.url}/0/segments").receive(10, 0, 60)
     assert key_of(stub, 0) == "FRESH"
 

@@ -22,7 +22,7 @@ from app.worker.counts import Counts
 from app.worker.exposition import Exposition, Watched
 from app.worker.health import Checkup
 from app.worker.in_flight import InFlight
-from app.worker.outlook import Lookout
+from app.worker.lookout import Lookout
 from app.worker.tally import Tally
 from tests.support.watching import OF_A_WORKER, OF_THE_HTTP_SIDE, read_documented, read_samples, read_served
 

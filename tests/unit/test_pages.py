@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.pages.format import decode_page, encode_page
+from app.pages.nearby import FEW_PAIRS
 from app.pages.page import Page, size_bytes
 from app.pages.spans import BLOCK_SPANS, compact, partition
 from tests.support.graphs import pair_of, segmentation_of, unhurried
@@ -43,6 +44,34 @@ def test_reach_over_many_blocks_is_exact(data: st.DataObject) -> None:
     stop = data.draw(st.integers(start + 1, count))
     found = hits[start:stop]
     assert pair.reach(start, stop) == (min(low for low, _ in found), max(high for _, high in found))
+
+
+@unhurried
+@given(st.data(), queries, st.integers(0, 10**6), st.integers(1, 10**6))
+def test_pairs_near_a_span_are_all_that_reach_from_it_in_their_order(
+    data: st.DataObject, query: tuple[int, int], place: int, scale: int
+) -> None:
+    """In texts of any length: queries within a cell at the edges of spans, across cells, before the text, behind it."""
+    few_rows = st.lists(st.tuples(spans, spans).map(lambda drawn: (*drawn[0], *drawn[1])), min_size=1, max_size=2)
+    lists = data.draw(st.lists(few_rows, min_size=FEW_PAIRS, max_size=FEW_PAIRS + 2))
+    pairs = [
+        pair_of(f"t{at}", [(place + s * scale, place + e * scale, low, high) for s, e, low, high in rows])
+        for at, rows in enumerate(lists)
+    ]
+    page = Page("m", 0, True, tuple(pairs))
+    edge = place + scale * data.draw(st.sampled_from([bound for rows in lists for row in rows for bound in row[:2]]))
+    far = (place + query[0] * scale, place + query[1] * scale)
+    for start, end in (query, far, (edge - 1, edge), (edge, edge + 1), (-(10**9), 1 - 10**9)):
+        near = [pair.target for pair in page.near(start, end)]
+        assert near == [pair.target for pair in pairs if pair.target in near]
+        assert {pair.target for pair in pairs if pair.reach(start, end)} <= {*near}
+
+
+def test_of_many_texts_that_are_aligned_with_a_part_each_few_are_looked_at() -> None:
+    pairs = [pair_of(f"t{at}", [(at * 50, at * 50 + 100, 0, 1)]) for at in range(200)]
+    page = Page("m", 0, True, tuple(pairs))
+    assert [pair.target for pair in page.near(5_010, 5_020)] == [f"t{at}" for at in range(96, 102)]
+    assert len(page.near(0, 10_000)) == 200
 
 
 @unhurried
@@ -125,11 +154,12 @@ def test_numbers_take_four_bytes_while_they_fit(greatest: int, typecode: str) ->
 
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("count", [10, 3000])
-def test_size_bytes_is_what_the_interpreter_allocates(count: int, depth: int) -> None:
+@pytest.mark.parametrize("pairs", [2, 20])
+def test_size_bytes_is_what_the_interpreter_allocates(count: int, depth: int, pairs: int) -> None:
     rows = [(at + level, at + 30 - level, at, at + 9) for at in range(0, 10 * count, 10) for level in range(depth)]
     segments = [(f"segment-{start}-{end}", start, end) for start, end, _, _ in rows]
-    page = Page("m", 2**50, True, (pair_of("t", rows), pair_of("u", rows)),
-                segmentation_of(segments))  # fmt: skip
+    parts = [rows[at * len(rows) // pairs :] for at in range(pairs)]
+    page = Page("m", 2**50, True, tuple(pair_of("t", part) for part in parts), segmentation_of(segments))
     encoded = encode_page(page, b"key")
     copies = 20
     decode_page(encoded, "m", b"key")

@@ -9,27 +9,27 @@ from app.core.lag import Lag, OldestJob
 from app.core.outcomes import Dead, Done, Hide
 from app.threads.gate import Gate
 from app.worker.how_it_goes import describe, duration
-from app.worker.outlook import Outlook
+from app.worker.lookout import WorkAhead
 from app.worker.reporter import REPORT_SECONDS, Reporter
 from app.worker.tally import Tally
 
-CALM = Outlook(backlog=0, dead_letters=0, lag=Lag())
+CALM = WorkAhead(backlog=0, dead_letters=0, lag=Lag())
 
 
 class Hand:
     """A reporter whose clock is turned by hand, minute by minute."""
 
-    def __init__(self, outlook: Outlook = CALM) -> None:
+    def __init__(self, ahead: WorkAhead = CALM) -> None:
         self.now = 0.0
         self.looks = 0
-        self.outlook = outlook
+        self.ahead = ahead
         self.tally = Tally()
         self.gate = Gate(clock=lambda: self.now)
         self.reporter = Reporter(self.tally, self.gate, self.look, clock=lambda: self.now)
 
-    def look(self) -> Outlook:
+    def look(self) -> WorkAhead:
         self.looks += 1
-        return self.outlook
+        return self.ahead
 
     def minutes(self, count: int) -> None:
         for _ in range(count):
@@ -71,7 +71,7 @@ def test_an_idle_worker_says_so_at_once_and_then_rarely(log: pytest.LogCaptureFi
 
 
 def test_an_outage_is_told_of_each_minute_and_a_long_one_rarely(log: pytest.LogCaptureFixture) -> None:
-    hand = Hand(Outlook(backlog=3_400))
+    hand = Hand(WorkAhead(backlog=3_400))
     hand.minutes(1)
     hand.gate.close("PostgreSQL", "it is gone")
     log.clear()
@@ -89,12 +89,12 @@ def test_an_outage_is_told_of_each_minute_and_a_long_one_rarely(log: pytest.LogC
 
 def test_what_is_wrong_stands_first_and_what_is_not_known_nowhere() -> None:
     lag = Lag(OldestJob("550e8400", "root-bo", 7_300), unsent_completions=2, unsent_seconds=150)
-    assert describe(Counter(), 60, {"SQS": 130, "Neo4j": 5}, Outlook(lag=lag, dead_letters=3)) == (
+    assert describe(Counter(), 60, {"SQS": 130, "Neo4j": 5}, WorkAhead(lag=lag, dead_letters=3)) == (
         "Neo4j has been down for 5 s, SQS has been down for 2 minutes, receiving is paused; no messages in 60 s;"
         " dead letters 3; oldest unfinished job 550e8400 of root-bo, 2 hours old;"
         " 2 completions not sent for 2 minutes"
     )
-    assert describe(Counter(), 60, {}, Outlook()) == "no messages in 60 s"
+    assert describe(Counter(), 60, {}, WorkAhead()) == "no messages in 60 s"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class WorkAhead:
     """`backlog`: messages that a receive would get now. None: nobody could tell, or there is no such thing."""
 
     backlog: int | None = None
@@ -40,11 +40,11 @@ class Lookout:
         self._segments = segments
         self._dead_letters = dead_letters
         self._read_lag = read_lag
-        self.latest = Outlook()
+        self.latest = WorkAhead()
 
-    def look(self) -> Outlook:
+    def look(self) -> WorkAhead:
         """How it looks now, kept as `latest`. Never raises `ProcessorError`."""
-        self.latest = Outlook(
+        self.latest = WorkAhead(
             self._ask(SERVICE, lambda: self._segments.facts().waiting),
             self._ask(SERVICE, self._count_dead),
             self._ask("PostgreSQL", lambda: self._read_lag() if self._read_lag else None),
