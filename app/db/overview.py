@@ -7,21 +7,10 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from app.core.overview import SeenWorker, Speed
+from app.core.overview import SeenWorker
 from app.db.postgres import run
 
-RECENT_SECONDS: Final = 60.0
-
 COUNT_JOBS: Final = "SELECT status, count(*) FROM root_job GROUP BY status"
-
-COUNT_SEGMENTS: Final = """
-SELECT status, count(*), count(*) FILTER (WHERE status = 'QUEUED' AND last_sent_at IS NULL),
-       count(*) FILTER (WHERE status IN ('COMPLETED', 'FAILED')
-                          AND updated_at > statement_timestamp() - %(seconds)s * interval '1 second')
-FROM segment_task
-WHERE job_id = %(job_id)s::uuid
-GROUP BY status
-"""
 
 # A worker that has nothing in hand has no row. Found by the unfinished jobs, so that those that ended cost nothing.
 SEEN_WORKERS: Final = """
@@ -53,12 +42,6 @@ class PostgresOverview:
     def count_jobs(self) -> dict[str, int]:
         """How many jobs have which status."""
         return dict(run(self._engine, COUNT_JOBS))
-
-    def count_segments(self, job_id: str) -> tuple[dict[str, int], int, Speed]:
-        """How many of the job's segments have which status; those never sent; the speed of the last minute."""
-        rows = run(self._engine, COUNT_SEGMENTS, {"job_id": job_id, "seconds": RECENT_SECONDS})
-        recent = Speed(sum(row[3] for row in rows), RECENT_SECONDS)
-        return {row[0]: row[1] for row in rows}, sum(row[2] for row in rows), recent
 
     def list_workers(self, limit: int) -> list[SeenWorker]:
         """Who holds segments, those heard of last first."""

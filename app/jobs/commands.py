@@ -13,7 +13,7 @@ from typing import Final
 from rich.console import Console
 
 from app.core.jobs import Job, NotFoundError
-from app.errors import ConfigurationError, PermanentError, ProcessorError
+from app.errors import PermanentError, ProcessorError
 from app.jobs import as_json, dead_letters, doctor, pruning, repairs
 from app.jobs.choosing import choose_job
 from app.jobs.explaining import describe_explanation, explanation_fields
@@ -30,12 +30,11 @@ from app.jobs.printing import (
     watching,
 )
 from app.jobs.producer import Sending, find_job
-from app.jobs.standing import describe_depth, describe_standing
+from app.jobs.standing import describe_depth, describe_standing, read_depth
 from app.jobs.tables import print_relations
 from app.jobs.wiring import COMPLETED_QUEUE, GRAPH, SEGMENTS_QUEUE, STORE, LazyParts, require
 from app.logs import one_line
 from app.pages.explain import explain as walk_and_explain
-from app.sqs.queue import QueueFacts
 
 WATCH_SECONDS: Final = 0.5
 MOST_NAMED: Final = 10
@@ -118,7 +117,7 @@ def status(parts: LazyParts, options: argparse.Namespace) -> int:
         return _watch(parts, job, options.json)
     standing = parts.standings.look_at(job.job_id)
     miscounted = next(iter(parts.repairs.find_miscounted(job.job_id)), None)
-    depth = None if job.has_ended else _depth(parts)
+    depth = None if job.has_ended else read_depth(parts)
     if options.json:
         fields = as_json.standing_fields(job, standing, miscounted)
         tell(as_json.line_of({**fields, "queue": depth and as_json.queue_fields(*depth)}))
@@ -140,18 +139,6 @@ def _watch(parts: LazyParts, job: Job, in_json: bool) -> int:
             job = find_job(parts.jobs, job.job_id)
             update(job)
     return 0 if job.status == "COMPLETED" else 1
-
-
-def _depth(parts: LazyParts) -> tuple[str, QueueFacts | None, str | None]:
-    """The input queue's name and what it holds, or why that can't be told: nobody needs it to look at a job."""
-    name = ""
-    try:
-        name = parts.queue.name
-        return name, parts.queue.facts(), None
-    except ConfigurationError as error:
-        return name, None, one_line(str(error)) if name else "SQS_QUEUE_URL, or how to reach it, is not set rightly"
-    except ProcessorError as error:
-        return name, None, one_line(str(error))
 
 
 def list_jobs(parts: LazyParts, options: argparse.Namespace) -> int:

@@ -4,17 +4,40 @@ Invariant: each line that names a trouble names what mends it; of what there is 
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.core.jobs import Job
 from app.core.standing import Standing
+from app.errors import ConfigurationError, ProcessorError
 from app.jobs.printing import aligned, moment
+from app.jobs.wiring import LazyParts
 from app.logs import one_line
 from app.sqs.queue import QueueFacts
 
 MINUTE: Final = 60
 HOUR: Final = 3_600
 DAY: Final = 86_400
+
+
+class Depth(NamedTuple):
+    """The input queue's name and what it holds, or why that can't be told."""
+
+    name: str
+    facts: QueueFacts | None
+    reason: str | None
+
+
+def read_depth(parts: LazyParts) -> Depth:
+    """Now. Nobody needs it to look at a job, so it never raises `ProcessorError`."""
+    name = ""
+    try:
+        name = parts.queue.name
+        return Depth(name, parts.queue.facts(), None)
+    except ConfigurationError as error:
+        reason = one_line(str(error)) if name else "SQS_QUEUE_URL, or how to reach it, is not set rightly"
+        return Depth(name, None, reason)
+    except ProcessorError as error:
+        return Depth(name, None, one_line(str(error)))
 
 
 def describe_standing(job: Job, standing: Standing) -> str:

@@ -13,9 +13,9 @@ from fastapi.responses import RedirectResponse
 
 from app.core.jobs import ENDED, JOB_STATUSES, SEGMENT_STATUSES, Job
 from app.core.overview import Speed
-from app.core.unsent import RESEND_AFTER_SECONDS
 from app.jobs import repairs
 from app.jobs.producer import find_job
+from app.jobs.standing import read_depth
 from app.jobs.wiring import SEGMENTS_QUEUE, STORE, require
 from app.web.ids import read_job_id
 from app.web.page_login import asks_for_own_form, asks_for_session
@@ -87,8 +87,9 @@ def show_job(
         raise InputError(f"segments: must be one of {', '.join(SEGMENT_STATUSES)}, not {segments!r:.40}")
     if after is not None and "\x00" in after:
         raise InputError("after: must not contain the NUL character")
-    counts, unsent, recent = parts.overview.count_segments(job.job_id)
-    chosen = segments or next((name for name in ("FAILED", "RETRYING", "IN_PROGRESS") if counts.get(name)), "FAILED")
+    standing = parts.standings.look_at(job.job_id)
+    usual = (name for name in ("FAILED", "RETRYING", "IN_PROGRESS") if standing.rows[name])
+    chosen = segments or next(usual, "FAILED")
     rows = parts.views.list_segments(job.job_id, SEGMENTS_A_PAGE + 1, status=chosen, after=after)
     more = None
     if len(rows) > SEGMENTS_A_PAGE:
@@ -100,12 +101,10 @@ def show_job(
         "job.html",
         job=job,
         average=average,
-        recent=recent,
-        left=recent.seconds_left(job) or average.seconds_left(job),
-        counts=counts,
+        left=standing.seconds_left(job) or average.seconds_left(job),
+        standing=standing,
+        depth=None if job.has_ended else read_depth(parts),
         statuses=SEGMENT_STATUSES,
-        unsent=unsent,
-        outlook=parts.repairs.look_ahead(job.job_id, RESEND_AFTER_SECONDS),
         miscounted=parts.repairs.find_miscounted(job.job_id),
         chosen=chosen,
         rows=rows,

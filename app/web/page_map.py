@@ -3,13 +3,14 @@
 Invariant: every bar says in words what it shows, and what is asked for wrongly is told by the name of its field.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.errors import PermanentError
+from app.errors import PermanentError, ProcessorError
 from app.jobs.producer import check_id
 from app.jobs.wiring import GRAPH, require
 from app.models import MAX_OFFSET
@@ -19,6 +20,8 @@ from app.web.page_words import span
 from app.web.parts import Services
 from app.web.relation_map import TEXTS_A_PAGE, Related, RelationMap, ShownText
 
+TEXTS_LISTED: Final = 50
+"""To begin with."""
 WIDTH: Final = 1_000
 LEAST_WIDTH: Final = 3.0
 """Of the unit in which a bar has `WIDTH`: less could not be seen."""
@@ -54,11 +57,14 @@ def show_map(
     end: str = "",
     scale: Annotated[str, Query(pattern="^(own|one)$")] = "own",
     first: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    after: Annotated[str, Query(max_length=512)] = "",
 ) -> Response:
-    """The map of a span; of the whole text without one; without a text what to ask for."""
+    """The map of a span; of the whole text without one; without a text the texts that there are."""
     asked = {"manifestation": manifestation, "segment": segment, "start": start, "end": end, "scale": scale}
     if not manifestation:
-        return render(request, "map.html", map=None, asked=asked)
+        texts = _list_texts(parts, after)
+        more = link("/ui/map", after=texts[TEXTS_LISTED - 1][0]) if len(texts) > TEXTS_LISTED else None
+        return render(request, "map.html", map=None, asked=asked, texts=texts[:TEXTS_LISTED], more=more)
     try:
         check_id(manifestation)
     except PermanentError as error:
@@ -82,6 +88,14 @@ def show_map(
         more=_more(drawn, scale),
         name=lambda name: drawn.titles.get(name, name),
     )
+
+
+def _list_texts(parts: Services, after: str) -> list[tuple[str, str]]:
+    """One more than are shown, where there are more; none where the graph can't be read: the form does without."""
+    texts: list[tuple[str, str]] = []
+    with suppress(ProcessorError):
+        texts = parts.maps.list_texts(after, TEXTS_LISTED + 1)
+    return texts
 
 
 def draw_bar(text: ShownText, longest: int | None) -> Bar:

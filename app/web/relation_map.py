@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from app.core.jobs import NotFoundError
 from app.errors import PermanentError
-from app.neo4j_quries import READ_WORDS
+from app.neo4j_quries import LIST_TEXTS, READ_WORDS
 from app.pages.page import Page, Segmentation
 from app.pages.path import Hop, as_tree, path_to, read_pages, trace
 from app.pages.reading import Reading
@@ -95,6 +95,13 @@ class MapReader:
     def __init__(self, pages: PageSource, read_rows: ReadRows) -> None:
         self._pages = pages
         self._read_rows = read_rows
+
+    def list_texts(self, after: str, limit: int) -> list[tuple[str, str]]:
+        """(id, title or id) of texts that have segments, by id, from the first id after `after` on."""
+        found = [name for (name,) in self._read_rows(LIST_TEXTS, seconds=WORDS_SECONDS, after=after, limit=limit)]
+        wanted = [{"id": name, "low": 0, "length": 0} for name in found]
+        titles = {name: title for name, title, _ in self._read_rows(READ_WORDS, seconds=WORDS_SECONDS, wanted=wanted)}
+        return [(name, titles.get(name) or name) for name in found]
 
     def find_segment(self, manifestation_id: str, segment_id: str) -> tuple[int, int]:
         """(start, end) of a segment of the text's segmentation. Raises `NotFoundError`."""

@@ -7,6 +7,7 @@ import httpx
 import neo4j
 import pytest
 
+from app.web.page_map import TEXTS_LISTED
 from devstack.families import SMALL_FAMILY_PATH, Family
 from devstack.stack import Stack
 from tests.support.answers import Question, example_files, read_example
@@ -175,7 +176,24 @@ def test_a_text_without_a_span_is_shown_whole_and_one_without_relations_says_so(
     lonely = ask(client, manifestation=small("alone"))
     assert lonely.status == 200
     assert "No related text" in lonely.text
-    assert ask(client).heading == "Relation map"
+
+
+def test_without_a_text_there_is_a_choice_of_texts(client: httpx.Client, load_graph: Callable[[Family], None]) -> None:
+    names = [f"zzz-{at:02}" for at in range(TEXTS_LISTED + 1)]
+    graph = {
+        "manifestations": names,
+        "annotations": [{"id": f"{name}.a", "manifestation": name, "type": "segmentation"} for name in names],
+        "segments": [{"id": f"{name}.a.0", "annotation": f"{name}.a", "start": 0, "end": 10} for name in names],
+        "aligned_annotations": [],
+        "aligned_segments": [],
+    }
+    load_graph(Family.from_graph(graph))
+    page = ask(client, after="zzz")
+    links = page.links()
+    assert [name for name in links if name.startswith("zzz-")] == names[:-1]
+    assert query(links[names[0]]) == {"manifestation": names[0]}
+    assert query(links["More texts"]) == {"after": names[-2]}
+    assert [name for name in Page(client.get(links["More texts"])).links() if name in names] == names[-1:]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The pages about jobs, queues and workers on the real services, and who may see them."""
 
+import re
 import uuid
 from collections.abc import Callable
 
@@ -99,8 +100,10 @@ def test_a_job_tells_what_failed_and_why_and_what_waits(client: httpx.Client, en
     assert shown[0][3].startswith("<b>no</b> such\\npage")
     assert "failed 20" in shown[0][3]
     assert [row[0] for row in shown + table(get(client, page.links()["More"]))] == ids(range(55))
-    assert "1 segment held by workers, the last until" in page.text
-    assert "4 segments among these had no message sent yet" in page.text
+    assert "1 held by test, leased until 20" in page.text
+    assert "4 segments without a message that was noted as sent" in page.text
+    assert re.search(r"The input queue \S+, of all jobs: about 0 messages waiting, 0 hidden", page.text)
+    assert re.search(r"The last error, at 20.*, of the segment s000\d\d: <b>no</b> such", page.text)
     held = table(get(client, f"/ui/jobs/{job_id}?segments=IN_PROGRESS"))
     assert held[0][3].startswith("held by test until 20")
     assert page.links()["[0, 10)"] == "/ui/map?manifestation=m&start=0&end=10"
@@ -303,7 +306,9 @@ def test_a_service_that_is_down_is_said_in_words(
         assert "hidden" not in page.answer.text
     if service != "PostgreSQL":
         assert get(client, "/").status == 200
-        assert get(client, f"/ui/jobs/{job_id}").status == 200
+        page = get(client, f"/ui/jobs/{job_id}")
+        assert page.status == 200
+        assert ("can't be told: SQS does not answer" in page.text) == (service == "SQS")
     assert get(client, "/ui/map").status == 200
 
 
