@@ -101,7 +101,7 @@ def show_job(
         "job.html",
         job=job,
         average=average,
-        left=standing.seconds_left(job) or average.seconds_left(job),
+        left=standing.lately.seconds_left(job) or average.seconds_left(job),
         standing=standing,
         depth=None if job.has_ended else read_depth(parts),
         statuses=SEGMENT_STATUSES,
