@@ -1,5 +1,6 @@
 """Jobs and health over HTTP, on the real services and a real socket."""
 
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,8 @@ from sqlalchemy import Engine
 
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
+from app.relation import app
+from app.web.openapi import describe
 from app.web.paging import encode_cursor
 from tests.support.jobs import claimed, complete, fail, make_job, statuses
 from tests.support.services import Queues, base_environment, receive_all
@@ -267,6 +270,14 @@ ROUTES: tuple[tuple[str, str, set[str]], ...] = (
     ("POST", f"/jobs/{UNKNOWN}/reconcile", {"PostgreSQL"}),
 )
 """What each needs before it can tell that it knows nothing."""
+
+
+def test_a_new_route_is_among_them() -> None:
+    asked = {f"{method} {path.partition('?')[0]}" for method, path, _ in ROUTES}
+    for path, operations in describe(app)["paths"].items():
+        for method in operations:
+            pattern = re.sub(r"\{[^}]*\}", "[^/]+", f"{method.upper()} {path}")
+            assert path.startswith("/health") or any(re.fullmatch(pattern, each) for each in asked), pattern
 
 
 @pytest.mark.parametrize("service", ["PostgreSQL", "Neo4j", "SQS"])
