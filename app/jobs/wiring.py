@@ -116,7 +116,7 @@ class Graph:
 class made_once[T](cached_property[T]):
     """A part that is made by whoever first asks for it; others who ask meanwhile wait for that one."""
 
-    def __get__(self, parts: Any, owner: type | None = None) -> Any:
+    def __get__(self, parts: "LazyParts", owner: type | None = None) -> T:  # type: ignore[override]
         with parts.making:
             return super().__get__(parts, owner)
 
