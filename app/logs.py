@@ -157,7 +157,7 @@ class BatchHandler(logging.StreamHandler[IO[str]]):
         super().close()
 
     def _flush_soon(self) -> None:
-        if self._timer is not None and self._timer.is_alive():  # it is not in a fork
+        if self._timer is not None and self._timer.is_alive():  # in a fork its thread is gone
             return
         self._timer = threading.Timer(LATEST_SECONDS, self._flush_on_time)
         self._timer.daemon = True

