@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 
 from app.db.postgres import make_engine
 from app.sqs.queue import Outgoing, Queue
+from app.worker.wiring import RECEIVES_A_BATCH
 from devstack.families import Family
 from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, read_example
@@ -16,7 +17,7 @@ from tests.support.endstate import answers_of, is_over, load_job, problems, wron
 from tests.support.services import Queues
 from tests.support.worker import Worker, wait_until
 
-LANES, BATCH = 2, 10
+LANES, BATCH = 2, 10 * RECEIVES_A_BATCH
 
 
 @pytest.fixture

@@ -173,6 +173,7 @@ def migrated_database(stack: Stack, template: str, name: str, pool_size: int = 1
     with admin.connect() as connection:
         connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
         connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    admin.dispose()  # a test may kill the server meanwhile
     engine = make_engine(admin.url.set(database=name).render_as_string(hide_password=False), pool_size=pool_size)
     try:
         yield engine
