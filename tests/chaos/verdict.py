@@ -79,7 +79,9 @@ EXPLAINED: Final = (
     re.compile(r" - ERROR - Segment .* is unknown \d+ s after its message was sent"),
 )
 """What the poison, the unknown texts and the killers of the load must lead to."""
-_LIBPQ: Final = re.compile(r"^FATAL:  terminating connection due to administrator command$")
+_LIBPQ: Final = re.compile(
+    r"^FATAL:  terminating connection due to (administrator command|unexpected postmaster exit)$"
+)
 """The library prints it by itself when a connection is ended in the moment in which it is being opened."""
 _LINE: Final = re.compile(r"^[\d-]+ [\d:]+ - (\S+) - ([A-Z]+) - (.*)$")
 
