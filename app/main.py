@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 
 def _share_the_heap() -> None:
-    """Let threads share two heaps, where glibc gives each its own and keeps what they have freed: a twentieth less."""
+    """Let threads share one heap, where glibc gives each its own and keeps what they have freed: a twentieth less."""
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
 

@@ -18,6 +18,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ConnectionClosedError,
+    ConnectTimeoutError,
     EndpointConnectionError,
     ProxyConnectionError,
     ReadTimeoutError,
@@ -75,7 +76,7 @@ class SignedPost:
         try:
             handle.perform()
         except pycurl.error as error:
-            raise self._translated(error) from error
+            raise self._translated(error, handle.getinfo(pycurl.REQUEST_SIZE) > 0) from error
         return Response(handle.getinfo(pycurl.RESPONSE_CODE), content.getvalue(), _date(head.getvalue()))
 
     def _handle(self) -> Any:
@@ -96,10 +97,11 @@ class SignedPost:
             handle.setopt(pycurl.NOSIGNAL, 1)  # signals are the main thread's
         return handle
 
-    def _translated(self, error: pycurl.error) -> BotoCoreError:
+    def _translated(self, error: pycurl.error, was_sent: bool) -> BotoCoreError:
         code = error.args[0]
         if code == pycurl.E_OPERATION_TIMEDOUT:
-            return ReadTimeoutError(endpoint_url=self._url, error=error)
+            kind = ReadTimeoutError if was_sent else ConnectTimeoutError
+            return kind(endpoint_url=self._url, error=error)
         if code in _UNREACHED:
             return EndpointConnectionError(endpoint_url=self._url, error=error)
         if code == pycurl.E_COULDNT_RESOLVE_PROXY:

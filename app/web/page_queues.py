@@ -98,7 +98,7 @@ def _look(queue: Queue) -> list[DeadLetter]:
 def _redrive(queue: Queue, home: Queue, message_id: str) -> tuple[int, int]:
     """Send one back, or without an id `MOST_REDRIVEN` of them; how many went, and how many SQS refused."""
     moved = refused = 0
-    with look(queue, LOOK_SECONDS) as hand:
+    with look(queue) as hand:
         for received in hand.receive_all():
             letters = [letter for letter in received if message_id in ("", letter.message_id)]
             left = hand.redrive(letters, home)

@@ -1,8 +1,10 @@
 """What a lean call does when it is not answered as it should be, and with whose signature it goes out."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import trustme
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, RefreshableCredentials
+from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 
 from app.errors import ConfigurationError, OutageError, TransientError
 from app.sqs import lean
@@ -159,6 +162,27 @@ def test_a_poll_that_may_have_been_answered_is_not_repeated(stub: Stub, answer: 
     with pytest.raises(OutageError, match="the queue 'segments'"):
         queue.receive(10, 0, 60)
     assert len(stub.asked) == 1
+
+
+def test_time_outs_are_told_apart() -> None:
+    session = botocore.session.get_session()
+    credentials = Credentials("AKID", "secret").get_frozen_credentials()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        post = SignedPost(url, "us-east-1", session, connect_seconds=5, answer_seconds=0.2)
+        with pytest.raises(ReadTimeoutError):
+            post.send("AmazonSQS.ReceiveMessage", b"{}", credentials)
+    with socket.socket() as full, ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # more than it keeps: the next one's connection is not answered
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/"
+        post = SignedPost(url, "us-east-1", session, connect_seconds=0.2, answer_seconds=5)
+        with pytest.raises(ConnectTimeoutError):
+            post.send("AmazonSQS.ReceiveMessage", b"{}", credentials)
 
 
 @pytest.mark.parametrize("answer", [BROKEN, THROTTLED, (CUT, {})], ids=["a server error", "throttled", "a cut"])
