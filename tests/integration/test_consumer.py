@@ -445,6 +445,7 @@ def test_what_a_parked_poll_brings_while_stopping_is_handed_back_at_once(
         wait_until(lambda: "for a poll to end" in caplog.text or "Stopped" in caplog.text, "it to wait for the poll")
         queues.segments.send([body("a")])
         assert stop() == EXIT_OK
+        assert "is cut" not in caplog.text, "it was waited for"
         assert [message["Attributes"]["ApproximateReceiveCount"] for message in queues.segments.receive(1, 0, 30)] == [
             "2"
         ]
