@@ -84,6 +84,11 @@ def show(spread: Spread, digits: int = 2) -> str:
     return f"{spread.median:,.{digits}f} ({spread.low:,.{digits}f}–{spread.high:,.{digits}f})"
 
 
+def _at_most(what: str, limit: float, measured: Spread, *, unit: str = "") -> Check:
+    """The median is held against `limit`."""
+    return Check(what, f"≤ {limit}{unit}", show(measured), measured.median <= limit)
+
+
 def _standard(profile: Document) -> Iterator[Check]:
     worker, naive, floor = (variant(profile, label) for label in ("worker", "naive", "floor"))
     times, share = against(worker, naive), against(worker, floor)
@@ -95,18 +100,10 @@ def _standard(profile: Document) -> Iterator[Check]:
     )
     worker_ms = cpu_ms(worker)
     floor_times = Spread.of(ratios(worker_ms, cpu_ms(floor)))
-    yield Check(
-        "Worker's processor time a segment, times the floor's",
-        f"≤ {FLOOR_CPU_TIMES}",
-        show(floor_times),
-        floor_times.median <= FLOOR_CPU_TIMES,
-    )
+    yield _at_most("Worker's processor time a segment, times the floor's", FLOOR_CPU_TIMES, floor_times)
     moving_times = Spread.of(ratios(worker_ms, profile["moving_ms"]))
-    yield Check(
-        "The same, times plain boto3's for receiving and deleting a message by tens",
-        f"≤ {MOVING_CPU_TIMES}",
-        show(moving_times),
-        moving_times.median <= MOVING_CPU_TIMES,
+    yield _at_most(
+        "The same, times plain boto3's for receiving and deleting a message by tens", MOVING_CPU_TIMES, moving_times
     )
     yield Check("Round trips a segment, warm", f"≤ {ROUND_TRIPS}", f"{trips:.2f}", trips <= ROUND_TRIPS)
     yield Check(
@@ -120,34 +117,19 @@ def _standard(profile: Document) -> Iterator[Check]:
 def _cold(profile: Document) -> Iterator[Check]:
     times = profile["milliseconds"]
     spread = Spread.of(ratios(times["worker"], times["naive"]))
-    yield Check(
-        "First segment of a cold job, times the naive one",
-        f"≤ {COLD_TIMES}",
-        show(spread),
-        spread.median <= COLD_TIMES,
-    )
+    yield _at_most("First segment of a cold job, times the naive one", COLD_TIMES, spread)
 
 
 def _start(profile: Document) -> Iterator[Check]:
     times = profile["milliseconds"]
     spread = Spread.of(ratios(times["now"], times["before"]))
-    yield Check(
-        "From process start to the first committed segment, times the earlier worker's",
-        f"≤ {START_TIMES}",
-        show(spread),
-        spread.median <= START_TIMES,
-    )
+    yield _at_most("From process start to the first committed segment, times the earlier worker's", START_TIMES, spread)
 
 
 def _texts(profile: Document) -> Iterator[Check]:
     first, last = profile["variants"][0], profile["variants"][-1]
     growth = against(first, last)
-    yield Check(
-        f"Cost of a segment, {first['label']} → {last['label']}",
-        f"≤ {TEXTS_TIMES} times",
-        show(growth),
-        growth.median <= TEXTS_TIMES,
-    )
+    yield _at_most(f"Cost of a segment, {first['label']} → {last['label']}", TEXTS_TIMES, growth, unit=" times")
 
 
 def _pairs(profile: Document) -> Iterator[Check]:
@@ -156,11 +138,11 @@ def _pairs(profile: Document) -> Iterator[Check]:
         return
     for other in (each for each in others if each["value"] == others[-1]["value"]):
         growth = against(first, other)
-        yield Check(
+        yield _at_most(
             f"Cost of a segment, {first['label']} → {other['label']} aligned a pair",
-            f"≤ {GROWTH_TIMES} times",
-            show(growth),
-            growth.median <= GROWTH_TIMES,
+            GROWTH_TIMES,
+            growth,
+            unit=" times",
         )
 
 
@@ -222,12 +204,7 @@ def _memory(profile: Document) -> Iterator[Check]:
 def _watched(profile: Document) -> Iterator[Check]:
     without, with_metrics = map(cpu_ms, profile["variants"])
     times = Spread.of(ratios(with_metrics, without))
-    yield Check(
-        "Processor time of a segment with metrics, times without",
-        f"≤ {WATCHED_TIMES}",
-        show(times),
-        times.median <= WATCHED_TIMES,
-    )
+    yield _at_most("Processor time of a segment with metrics, times without", WATCHED_TIMES, times)
     share = 1 + (profile["telling"]["kept_us"] / 1_000) / Spread.of(without).median
     yield Check(
         "The same, from what the counting takes by itself", f"≤ {WATCHED_TIMES}", f"{share:.3f}", share <= WATCHED_TIMES
