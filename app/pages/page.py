@@ -145,8 +145,9 @@ def size_bytes(page: Page) -> int:
         *(page.nearby.parts if page.nearby else ()),
     ]  # fmt: skip
     for pair in page.pairs:
-        parts += [pair, pair.annotation, pair.other, pair.target, pair.chains]
-        for spans in pair.chains:
+        chains, _ = pair.given
+        parts += [pair, pair.annotation, pair.other, pair.target, pair.given, chains]
+        for spans in chains:
             parts += [spans, spans.starts, spans.ends, spans.lows, spans.highs]
             parts += [spans.low_blocks, spans.high_blocks]
     return sum(-(-sys.getsizeof(part) // _ALLOCATOR_BYTES) * _ALLOCATOR_BYTES for part in parts)
