@@ -97,7 +97,6 @@ class _Draft:
     exists: bool
     warn: Warn
     pairs: list[Pair] = field(default_factory=list)
-    layers: list[Columns] = field(default_factory=list)
     segmentation: Segmentation = field(default_factory=Segmentation)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
@@ -135,9 +134,11 @@ class _Draft:
                 self.pairs.append(pair)
 
     def _add_layer(self, annotation: str, columns: Columns) -> None:
-        """Add an annotation's segments. Most texts have one segmentation, whose columns are used as they are."""
-        self.layers.append(check_layer(annotation, columns, self.manifestation_id, self.warn))
-        self.segmentation = Segmentation.from_columns(*join_layers(self.layers))
+        """Add an annotation's segments. Most texts have one; it is kept compact while the rows of others come."""
+        columns = check_layer(annotation, columns, self.manifestation_id, self.warn)
+        if len(self.segmentation):
+            columns = join_layers([self.segmentation.columns, columns])
+        self.segmentation = Segmentation.from_columns(*columns)
 
 
 def _check_spans(columns: Columns, where: str, warn: Warn) -> Columns:

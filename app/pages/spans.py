@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain as chained
 from itertools import groupby
-from operator import itemgetter
+from operator import gt, itemgetter
 from typing import Any, NamedTuple
 
 LOOK_AT_ONCE = 65_536  # numbers; as objects they take ten times the room that they have in an array
@@ -35,7 +35,7 @@ def is_ascending(numbers: Numbers) -> bool:
     """Whether they never decrease."""
     for at in range(0, len(numbers), LOOK_AT_ONCE):
         values = numbers[at : at + LOOK_AT_ONCE + 1].tolist()
-        if values != sorted(values):
+        if any(map(gt, values, values[1:])):
             return False
     return True
 
@@ -62,7 +62,7 @@ def partition(ends: Sequence[int]) -> list[Sequence[int]]:
     Returns the positions of each chain's spans, ascending. Every span goes to the chain whose last end is the
     greatest that does not exceed its own (patience sorting: the last ends stay in descending order).
     """
-    if list(ends) == sorted(ends):
+    if not any(map(gt, ends, ends[1:])):
         return [range(len(ends))] if ends else []
     chains: list[list[int]] = []
     descending_ends: list[int] = []  # negated, so that bisect can search it
@@ -186,11 +186,11 @@ class Pair:
         """(least start, greatest end) of the hits of [start, end); None when nothing is hit."""
         found: tuple[int, int] | None = None
         for chain in self.chains:
+            starts = chain.starts
             first = bisect_right(chain.ends, start)
-            stop = bisect_left(chain.starts, end, first)
-            if first < stop:
-                low, high = chain.extremes(first, stop)
-                found = (low, high) if found is None else (min(found[0], low), max(found[1], high))
+            if first < len(starts) and starts[first] < end:
+                hit = chain.extremes(first, bisect_left(starts, end, first))
+                found = hit if found is None else (min(found[0], hit[0]), max(found[1], hit[1]))
         return found
 
     def hits(self, start: int, end: int) -> list[tuple[int, int, int, int]]:
