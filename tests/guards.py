@@ -504,6 +504,20 @@ GUARDS: Final = (
         "tests/unit/test_mirrors.py::test_a_page_is_as_old_as_what_it_was_shown",
     ),
     Guard(
+        "reading ahead leaves half of the memory",
+        "app/caching/ahead.py",
+        "if room_bytes < 0 or len(part)",
+        "if len(part)",
+        "tests/unit/test_read_ahead.py::test_half_of_the_memory_is_left_to_what_walks_ask_for",
+    ),
+    Guard(
+        "reading ahead pays",
+        "app/caching/ahead.py",
+        "min(most, MAX_PAGES_AT_ONCE)",
+        "MAX_PAGES_AT_ONCE",
+        "tests/unit/test_read_ahead.py::test_a_job_has_no_more_pages_read_than_it_has_segments",
+    ),
+    Guard(
         "the checksum of a cached page",
         "app/pages/format.py",
         "if not compare_digest(_checksum(rest, key), data[len(MAGIC) : _HEADER.size]):",

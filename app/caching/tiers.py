@@ -15,6 +15,7 @@ from functools import partial
 from threading import Lock
 from typing import Final, Protocol, Self
 
+from app.caching.ahead import ReadAhead
 from app.caching.key import derive_key
 from app.caching.memory import MemoryTier
 from app.caching.shared import MARKER_MS, SharedTier
@@ -90,6 +91,7 @@ class PageCache:
         self._lock = Lock()
         self._flights: dict[str, _Flight] = {}
         self._too_slow_until: dict[str, float] = {}
+        self._ahead = ReadAhead(self.get, memory)
 
     @classmethod
     def connect(
@@ -137,6 +139,7 @@ class PageCache:
             self._refuse_too_slow(missing)
             mine, theirs = self._take_off(missing)
             if mine:
+                self._ahead.begin(max(missing.values()), reading)
                 found |= self._fly(mine, missing, reading)
             for name, flight in theirs.items():
                 page = self._await(flight, reading)

@@ -10,13 +10,15 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from app.errors import ProcessorError
 from app.pages.nearby import Nearby
 from app.pages.spans import Numbers, Pair, compact, partition, sort_columns
 
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
+
+_GUESSED_ROW_BYTES = 64  # its own end of the pair, another one, and the segments that they span
 
 _FRAME_BYTES = len('{"segment_id": , "span": {"start": , "end": }},')
 
@@ -44,6 +46,12 @@ class Segmentation:
     def __len__(self) -> int:
         """The number of segments."""
         return len(self.starts)
+
+    @property
+    def columns(self) -> tuple[Sequence[str], Numbers, Numbers]:
+        """Ids, starts and ends: what `from_columns` makes it of."""
+        names = [json.loads(self.names[at:stop]) for at, stop in pairwise(self.offsets)]
+        return names, self.starts, self.ends
 
     def encode(self, ranks: Sequence[int]) -> str:
         """The JSON of these segments, separated, without brackets."""
@@ -134,6 +142,11 @@ class Page:
     def entry_bytes(self, ranks: Sequence[int]) -> int:
         """No less than the length of `entry(ranks)`, nor twice as much, without making it."""
         return len(self.json_head) + self.segmentation.encoded_bytes(ranks) + len("]}")
+
+
+def guessed_bytes(pair: Pair) -> int:
+    """What the page of the pair's target may hold, of which nothing but this pair is known."""
+    return _GUESSED_ROW_BYTES * sum(len(chain.starts) for chain in pair.given.chains)
 
 
 def size_bytes(page: Page) -> int:
