@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from app.core.segments import Start
 from app.errors import PermanentError
+from app.logs import info_each
 from app.pages.page import Page
 from app.pages.reading import Reading
 from app.pages.spans import Pair
@@ -129,9 +130,8 @@ def walk_together(
 
     A start that cannot be answered gets its error as its answer; the others go on. What `source` raises passes.
     """
-    if logger.isEnabledFor(logging.INFO):
-        for start in starts:
-            logger.info("Starting BFS traversal from manifestation %s", start.manifestation_id)
+    begun = (((start.manifestation_id,), None) for start in starts)
+    info_each(logger, "Starting BFS traversal from manifestation %s", begun)
     answers: dict[int, RelatedTexts | PermanentError] = {}
     pages: dict[str, Page] = {}
     # What is loaded now is read after the last of the claims returned, so it may carry the latest time.
