@@ -518,6 +518,13 @@ GUARDS: Final = (
         "tests/unit/test_read_ahead.py::test_a_job_has_no_more_pages_read_than_it_has_segments",
     ),
     Guard(
+        "what is read ahead is overtaken",
+        "app/caching/tiers.py",
+        "if flight.load.is_ahead and looks == LOOKS_AHEAD:",
+        "if False:",
+        "tests/unit/test_cache.py::test_what_is_read_ahead_is_overtaken_by_who_needs_a_page_behind_one_that_takes_long",
+    ),
+    Guard(
         "the checksum of a cached page",
         "app/pages/format.py",
         "if not compare_digest(_checksum(rest, key), data[len(MAGIC) : _HEADER.size]):",

@@ -4,7 +4,7 @@ Invariant: a caller never gets a page that was read before the time that it asks
 asks for a time after its own claim, which no page can satisfy: then it gets one as of its claim. Threads that
 miss the same page at once load it once; workers too, as long as the shared cache works. Each part of a load is kept as
 it arrives, so that a load that fails later is not begun from the start; a page that takes too long to load is waited
-for once and not by one thread after another.
+for once and not by one thread after another, and what is read ahead keeps nobody waiting for long.
 """
 
 import time
@@ -29,6 +29,7 @@ FIRST_POLL_SECONDS: Final = 0.02
 LONGEST_POLL_SECONDS: Final = 0.2
 TOO_SLOW_SECONDS: Final = 30.0  # for how long a page that took too long is not asked for again
 LOOK_SECONDS: Final = 0.5  # how often who waits for another thread's load looks whether it came further
+LOOKS_AHEAD: Final = 2  # how often who waits for what is read ahead looks, before he reads his page himself
 
 
 class PageLoader(Protocol):
@@ -50,8 +51,9 @@ class PageLoader(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Load:
-    """What one thread loads for all who wait; it tells them how far it has come."""
+    """What one thread loads for all who wait; it tells them how far it has come. `is_ahead`: for nobody yet."""
 
+    is_ahead: bool
     steps: int = 0
 
 
@@ -91,7 +93,7 @@ class PageCache:
         self._lock = Lock()
         self._flights: dict[str, _Flight] = {}
         self._too_slow_until: dict[str, float] = {}
-        self._ahead = ReadAhead(self.get, memory)
+        self._ahead = ReadAhead(partial(self._get, is_ahead=True), memory)
 
     @classmethod
     def connect(
@@ -131,18 +133,22 @@ class PageCache:
         `reading.came_further` is called for each level that is asked for, and for each part that this thread or the
         one that it waits for receives.
         """
+        return self._get(needs, reading)
+
+    def _get(self, needs: Mapping[str, int], reading: Reading, *, is_ahead: bool = False) -> Mapping[str, Page]:
         reading.came_further()
+        overtaken: set[_Load] = set()
         found = self._memory.get(needs)
         self._meter.pages("memory", len(found))
         while len(found) < len(needs):
             missing = _without(needs, found)
             self._refuse_too_slow(missing)
-            mine, theirs = self._take_off(missing)
+            mine, theirs = self._take_off(missing, _Load(is_ahead), overtaken)
             if mine:
                 self._ahead.begin(max(missing.values()), reading)
                 found |= self._fly(mine, missing, reading)
             for name, flight in theirs.items():
-                page = self._await(flight, reading)
+                page = self._await(flight, reading, overtaken)
                 if page is not None and page.read_at_us >= missing[name]:
                     found[name] = page
                     self._meter.pages("memory", 1)
@@ -156,15 +162,16 @@ class PageCache:
         if refused:
             raise QueryTimeoutError(f"the page of manifestation {refused[0]!r} took too long to read just now", refused)
 
-    def _take_off(self, missing: Mapping[str, int]) -> tuple[dict[str, _Flight], dict[str, _Flight]]:
-        """The flights that this thread leads from now on, and those that others lead."""
+    def _take_off(
+        self, missing: Mapping[str, int], load: _Load, overtaken: Container[_Load]
+    ) -> tuple[dict[str, _Flight], dict[str, _Flight]]:
+        """The flights that this thread leads from now on, and those that others lead and that are not overtaken."""
         mine: dict[str, _Flight] = {}
         theirs: dict[str, _Flight] = {}
-        load = _Load()
         with self._lock:
             for name in missing:
                 flight = self._flights.get(name)
-                if flight is None:
+                if flight is None or flight.load in overtaken:
                     mine[name] = self._flights[name] = _Flight(load)
                 else:
                     theirs[name] = flight
@@ -183,7 +190,7 @@ class PageCache:
             told = replace(reading, at_hand=list(reading.at_hand), came_further=came_further)
             for part in self._fetch({name: needs[name] for name in flights}, told):
                 pages |= part
-                self._land(part)
+                self._land({name: flights[name] for name in part})
                 for name, page in part.items():
                     flights[name].page.set_result(page)
                 if part:
@@ -198,10 +205,11 @@ class PageCache:
             raise
         return pages
 
-    def _land(self, names: Iterable[str]) -> None:
+    def _land(self, flights: Mapping[str, _Flight]) -> None:
         with self._lock:
-            for name in names:
-                del self._flights[name]
+            for name, flight in flights.items():
+                if self._flights.get(name) is flight:  # it may have been overtaken
+                    del self._flights[name]
 
     def _remember_too_slow(self, names: Iterable[str]) -> None:
         now = self._clock()
@@ -209,13 +217,19 @@ class PageCache:
             still = {name: until for name, until in self._too_slow_until.items() if until > now}
             self._too_slow_until = still | dict.fromkeys(names, now + TOO_SLOW_SECONDS)
 
-    def _await(self, flight: _Flight, reading: Reading) -> Page | None:
+    def _await(self, flight: _Flight, reading: Reading, overtaken: set[_Load]) -> Page | None:
         """None when the page must be fetched again: another's failure is only ours when the graph is down.
 
-        A page that took too long is remembered by then, so that it is not fetched by one thread after another.
+        A page that took too long is remembered by then, so that it is not fetched by one thread after another. What is
+        read ahead is soon overtaken: it may be busy with pages that we have no need of.
         """
-        seen = 0
-        while not wait([flight.page], LOOK_SECONDS).done:
+        seen = looks = 0
+        while not wait([flight.page], 0 if flight.load in overtaken else LOOK_SECONDS).done:
+            looks += 1
+            if flight.load.is_ahead and looks == LOOKS_AHEAD:
+                overtaken.add(flight.load)
+            if flight.load in overtaken:
+                return None
             if flight.load.steps != seen:
                 seen = flight.load.steps
                 reading.came_further()

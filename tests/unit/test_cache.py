@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.caching import tiers as cache_module
 from app.caching.memory import MemoryTier
 from app.caching.shared import MARKER_MS, SharedTier
-from app.caching.tiers import TOO_SLOW_SECONDS, PageCache, _Flight
+from app.caching.tiers import TOO_SLOW_SECONDS, PageCache, _Flight, _Load
 from app.core.segments import Start
 from app.errors import OutageError, QueryTimeoutError, TransientError
 from app.pages.page import Page
@@ -21,7 +21,7 @@ from app.threads.background import Background
 from bench.reference import reference_walk
 from tests.support.answers import decoded, example_files, read_example
 from tests.support.caches import FakeStore, ManualClock, PageMaker
-from tests.support.graphs import MemoryGraph, unhurried
+from tests.support.graphs import MemoryGraph, pair_of, unhurried
 from tests.support.worker import wait_until
 
 ROOMY = 10**9
@@ -202,9 +202,9 @@ class SeenCache(PageCache):
         super().__init__(loader, MemoryTier(ROOMY))
         self.waiting = threading.Semaphore(0)
 
-    def _await(self, flight: _Flight, reading: Reading) -> Page | None:
+    def _await(self, flight: _Flight, reading: Reading, overtaken: set[_Load]) -> Page | None:
         self.waiting.release()
-        return super()._await(flight, reading)
+        return super()._await(flight, reading, overtaken)
 
 
 def run_meanwhile(
@@ -429,6 +429,23 @@ def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_m
     for thread in (leader, waiter):
         thread.join(WAIT_SECONDS)
     assert marks.count("leader") == 1 + 3 + 1, "its own level, each step, and the part that came"
+
+
+def test_what_is_read_ahead_is_overtaken_by_who_needs_a_page_behind_one_that_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cache_module, "LOOK_SECONDS", 0.01)
+    loader, memory = PagePerPart(), MemoryTier(ROOMY)
+    cache = PageCache(loader, memory)
+    root = Page("root", 5, True, (pair_of("stop", [(0, 5, 0, 5)]), pair_of("b", [(0, 5, 0, 5)])))
+    cache.get({"a": 1}, Reading(5, [root], job_segments=10))
+    assert loader.entered.acquire(timeout=WAIT_SECONDS)
+    assert set(cache.get({"b": 1}, Reading(6))) == {"b"}
+    assert sorted(loader.loads) == [("a",), ("b",), ("stop", "b")]
+    loader.gate.release()
+    wait_until(lambda: len(memory.get({"stop": 1, "b": 6})) == 2, "the rest to land, and what overtook it to stay")
+    assert set(cache.get({"stop": 1, "b": 1}, Reading(7))) == {"stop", "b"}
+    assert len(loader.loads) == 3, "nothing is in flight any more"
 
 
 def test_a_page_that_lands_between_missing_it_and_taking_off_is_not_loaded_again() -> None:
