@@ -22,7 +22,7 @@ from app.db.checks import expect_tables, ping
 from app.db.claims import PostgresClaims
 from app.db.lag import PostgresLag
 from app.db.outbox import PostgresOutbox
-from app.db.postgres import make_engine
+from app.db.postgres import Database
 from app.db.results import PostgresResults
 from app.errors import ConfigurationError
 from app.logs import set_worker, setup_logging
@@ -127,19 +127,19 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         )
     )
     queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits, meter)
-    engine = make_engine(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS, meter=meter)
+    database = Database(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS, meter=meter)
     pages = connecting.result()
 
-    claims = PostgresClaims(engine, worker, settings.max_attempts)
-    results = PostgresResults(engine)
-    outbox = PostgresOutbox(engine)
+    claims = PostgresClaims(database, worker, settings.max_attempts)
+    results = PostgresResults(database)
+    outbox = PostgresOutbox(database)
 
     relay = Relay(outbox, queues.completed)
     housekeeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, graph), gate)
     heartbeat = Heartbeat(
         in_flight, queues.segments, visibility_seconds=limits.visibility_timeout_seconds, renewer=claims
     )
-    lookout = Lookout(gate, queues.segments, queues.dead_letters, PostgresLag(engine).read)
+    lookout = Lookout(gate, queues.segments, queues.dead_letters, PostgresLag(database).read)
     service = TaskService(
         Claimer(claims, lease_seconds=lease_seconds_of(limits.visibility_timeout_seconds)),
         partial(walk_together, source=pages, came_further=progress.mark),
@@ -154,7 +154,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
 
     def probe_postgres() -> None:
         """PostgreSQL is back when it answers, and takes what it could not take before."""
-        ping(engine)
+        ping(database)
         service.catch_up()
 
     def check_queues(until: Stop) -> QueueFacts:
@@ -163,7 +163,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         return facts
 
     def check_postgres(until: Stop) -> None:
-        persist(lambda: expect_tables(engine, claims, results), "PostgreSQL", until)
+        persist(lambda: expect_tables(database, claims, results), "PostgreSQL", until)
         own.checkup.saw("PostgreSQL")
 
     def check_graph(until: Stop) -> None:
@@ -179,7 +179,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         undo.pop_all()
 
     def close() -> None:
-        engine.dispose()
+        database.dispose()
         graph.close()
         stop_serving()
         if tracing:
