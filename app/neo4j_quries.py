@@ -14,7 +14,7 @@ from typing import Final, LiteralString
 # kind 'pair': [source starts, source ends, hit starts, hit ends] of the aligned segments of two annotations, `target`
 # null when the other belongs to no manifestation; DISTINCT, because two annotations may be ALIGNED_TO each other in
 # both directions. kind 'layer': [segments, starts, ends] of a segmentation annotation. kind 'end': one row, always.
-# Columns, because lists of lists cost the driver twice as much; {} stands for null, which collect() would leave out.
+# Columns, because lists of lists cost the driver twice as much; of collected nodes, because collect() leaves out null.
 # A row a part and not a row a page, so that one can be built while the next is read.
 # The hops of the innermost MATCH are apart, and b is compared at the end, because one pattern that ends in a2 costs a
 # third more: it checks that no relation repeats, and looks for each hit from both sides.
@@ -36,9 +36,9 @@ CALL (m, known) {
     MATCH (h)-[:SEGMENTATION_OF]->(b)
     WITH a2, s, h, b
     WHERE b = a2
+    WITH collect(s) AS sources, collect(h) AS hits
     RETURN [
-      collect(coalesce(s.span_start, {})), collect(coalesce(s.span_end, {})),
-      collect(coalesce(h.span_start, {})), collect(coalesce(h.span_end, {}))
+      [s IN sources | s.span_start], [s IN sources | s.span_end], [h IN hits | h.span_start], [h IN hits | h.span_end]
     ] AS columns
   }
   RETURN 'pair' AS kind, a1.id AS annotation, a2.id AS other, target.id AS target, columns
@@ -47,8 +47,9 @@ UNION ALL
   WHERE EXISTS { (a)-[:HAS_TYPE]->(:AnnotationType {name: 'segmentation'}) }
   CALL (a) {
     MATCH (a)<-[:SEGMENTATION_OF]-(s:Segment)
+    WITH collect(s) AS segments
     RETURN [
-      collect(coalesce(s.id, {})), collect(coalesce(s.span_start, {})), collect(coalesce(s.span_end, {}))
+      [s IN segments | s.id], [s IN segments | s.span_start], [s IN segments | s.span_end]
     ] AS columns
   }
   RETURN 'layer' AS kind, a.id AS annotation, null AS other, null AS target, columns
@@ -67,8 +68,9 @@ OPTIONAL MATCH (m)<-[:ANNOTATION_OF]-(a:Annotation)-[:HAS_TYPE]->(k:AnnotationTy
 WHERE k.name IN ['segmentation', 'pagination']
 CALL (a) {
   MATCH (a)<-[:SEGMENTATION_OF]-(s:Segment)
+  WITH collect(s) AS segments
   RETURN [
-    collect(coalesce(s.id, {})), collect(coalesce(s.span_start, {})), collect(coalesce(s.span_end, {}))
+    [s IN segments | s.id], [s IN segments | s.span_start], [s IN segments | s.span_end]
   ] AS columns
 }
 RETURN k.name AS type, a.id AS annotation, columns

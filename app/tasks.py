@@ -302,7 +302,9 @@ def _group(requests: Sequence[SegmentRequest]) -> dict[Key, SegmentRequest]:
 
 
 def _start(claim: Claimed) -> Start:
-    return Start(claim.manifestation_id, claim.start, claim.end, claim.fresh_since_us, claim.read_at_us)
+    return Start(
+        claim.manifestation_id, claim.start, claim.end, claim.fresh_since_us, claim.read_at_us, claim.job_segments
+    )
 
 
 def _say_claimed(request: SegmentRequest, claim: Claimed) -> None:

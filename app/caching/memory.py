@@ -41,6 +41,11 @@ class MemoryTier:
         """What the pages held and their table take."""
         return self._held_bytes
 
+    @property
+    def limit_bytes(self) -> int:
+        """What they may take."""
+        return self._limit_bytes
+
     def get(self, needs: Mapping[str, int]) -> dict[str, Page]:
         """Those that are here and were not read before the time (microseconds) that `needs` gives for them."""
         found: dict[str, Page] = {}

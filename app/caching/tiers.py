@@ -8,13 +8,14 @@ for once and not by one thread after another.
 """
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import Final, Protocol, Self
 
+from app.caching.ahead import ReadAhead
 from app.caching.key import derive_key
 from app.caching.memory import MemoryTier
 from app.caching.shared import MARKER_MS, SharedTier
@@ -38,8 +39,8 @@ class PageLoader(Protocol):
         """Which graph it is; no secret in it."""
         ...
 
-    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
-        """A page for every id, part by part, all of it read after `reading.read_at_us`.
+    def load_parts(self, needs: Mapping[str, int], reading: Reading) -> Iterator[Mapping[str, Page]]:
+        """A page for every id of `needs`, part by part, none of it read before `reading.read_at_us`, or at hand.
 
         Raises `OutageError` or `TransientError`, after what could be loaded all the same; `QueryTimeoutError` with the
         pages that are to blame.
@@ -90,6 +91,7 @@ class PageCache:
         self._lock = Lock()
         self._flights: dict[str, _Flight] = {}
         self._too_slow_until: dict[str, float] = {}
+        self._ahead = ReadAhead(self.get, memory)
 
     @classmethod
     def connect(
@@ -138,6 +140,7 @@ class PageCache:
             self._refuse_too_slow(missing)
             mine, theirs = self._take_off(missing)
             if mine:
+                self._ahead.begin(max(missing.values()), reading)
                 found |= self._fly(mine, missing, reading)
             for name, flight in theirs.items():
                 page = self._await(flight, reading)
@@ -230,7 +233,7 @@ class PageCache:
         self._meter.pages("memory", len(pages))
         missing = _without(needs, pages)
         if self._shared is None:
-            yield from self._load([*missing], reading)
+            yield from self._load(missing, reading)
             return
         yield (cached := self._shared.get(missing, reading.read_at_us))
         self._meter.pages("shared", len(cached))
@@ -238,10 +241,10 @@ class PageCache:
         missing = _without(missing, cached)
         deadline = self._clock() + MARKER_MS / 1000
         ours = self._shared.announce(missing, reading.read_at_us)
-        yield from self._load([name for name in missing if name in ours], reading)
         theirs = _without(missing, ours)
+        yield from self._load(_without(missing, theirs), reading)
         yield (come := self._wait(theirs, deadline))
-        yield from self._load([*_without(theirs, come)], reading)
+        yield from self._load(_without(theirs, come), reading)
 
     def _wait(self, needs: Mapping[str, int], deadline: float) -> dict[str, Page]:
         """Those of the pages that other workers announced which come before the deadline."""
@@ -259,11 +262,11 @@ class PageCache:
         self._memory.put(pages.values())
         return pages
 
-    def _load(self, ids: Sequence[str], reading: Reading) -> Iterator[dict[str, Page]]:
+    def _load(self, needs: Mapping[str, int], reading: Reading) -> Iterator[dict[str, Page]]:
         """From the graph, for everybody."""
-        if not ids:
+        if not needs:
             return
-        for part in self._loader.load_parts(ids, reading):
+        for part in self._loader.load_parts(needs, reading):
             pages = dict(part)
             self._meter.pages("graph", len(pages))
             self._memory.put(pages.values())

@@ -38,13 +38,15 @@ class Claimed:
     attempts: int
     fresh_since_us: int
     read_at_us: int
+    job_segments: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """Where a walk begins. Times in microseconds since the epoch, on PostgreSQL's clock.
 
-    `fresh_since_us`: no page may have been read before it. `read_at_us`: when the claim returned.
+    `fresh_since_us`: no page may have been read before it. `read_at_us`: when the claim returned. `job_segments`: how
+    many its job has, each of which walks over the same texts.
     """
 
     manifestation_id: str
@@ -52,6 +54,7 @@ class Start:
     end: int
     fresh_since_us: int
     read_at_us: int
+    job_segments: int = 1
 
 
 @dataclass(frozen=True, slots=True)

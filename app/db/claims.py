@@ -63,7 +63,7 @@ WITH wanted AS MATERIALIZED (
            t.attempts,
            coalesce(t.span_start, w.span_start) AS span_start,
            coalesce(t.span_end, w.span_end) AS span_end,
-           j.manifestation_id, j.fresh_since,
+           j.manifestation_id, j.fresh_since, j.total_segments AS job_segments,
            (extract(epoch FROM clock.now) - w.sent_at_ms / 1000.0)::float8 AS age_seconds,
            extract(epoch FROM CASE t.status WHEN 'RETRYING' THEN t.retry_at ELSE t.lease_expires_at END
                               - clock.now)::float8 AS held_seconds,
@@ -121,7 +121,7 @@ SELECT CASE WHEN seen.answer IN ('claimed', 'abandoned') AND claimed.task_id IS 
        seen.task_id::text, seen.token::text, coalesce(claimed.attempts, seen.attempts) AS attempts,
        seen.span_start, seen.span_end,
        seen.manifestation_id, seen.error_message, greatest(seen.held_seconds, 0) AS held_seconds,
-       seen.age_seconds,
+       seen.age_seconds, seen.job_segments,
        (extract(epoch FROM least(seen.fresh_since, clock_timestamp())) * 1000000)::bigint AS fresh_since_us,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS read_at_us
 FROM seen
@@ -245,4 +245,5 @@ def _claimed(request: SegmentRequest, row: Any) -> Claimed:
         attempts=row.attempts,
         fresh_since_us=row.fresh_since_us,
         read_at_us=row.read_at_us,
+        job_segments=row.job_segments,
     )

@@ -35,17 +35,17 @@ class PageReader:
 
     def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         """Pages without a cache: a `PageSource`."""
-        return self.load_pages(list(needs), reading)
+        return self.load_pages(needs, reading)
 
-    def load_pages(self, ids: Sequence[str], reading: Reading) -> dict[str, Page]:
+    def load_pages(self, needs: Mapping[str, int], reading: Reading) -> dict[str, Page]:
         """A page for every id: all that `load_parts` gives."""
         pages: dict[str, Page] = {}
-        for part in self.load_parts(ids, reading):
+        for part in self.load_parts(needs, reading):
             pages |= part
         return pages
 
-    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[dict[str, Page]]:
-        """A page for every id, part by part, read now but for what pages at hand tell.
+    def load_parts(self, needs: Mapping[str, int], reading: Reading) -> Iterator[dict[str, Page]]:
+        """A page for every id of `needs`, part by part, read now but for what pages at hand tell.
 
         One round trip for every `MAX_PAGES_A_QUERY`; what takes too long is read in smaller parts, and all others are
         given before a page that is too slow by itself is raised for. Raises `OutageError` or `TransientError`,
@@ -55,7 +55,7 @@ class PageReader:
         too_slow: list[str] = []
         sizes = _Sizes()
         reason = ""
-        parts = [*batched(ids, MAX_PAGES_A_QUERY)][::-1]
+        parts = [*batched(needs, MAX_PAGES_A_QUERY)][::-1]
         while parts:
             if reading.patience.left <= 0:
                 left = sum(map(len, parts))
@@ -65,8 +65,9 @@ class PageReader:
             if sizes.is_too_large(part):
                 parts += _smaller(part)[::-1]
                 continue
+            mirrors = find_mirrors({name: needs[name] for name in part}, known, reading.read_at_us)
             try:
-                pages = self._load_part(part, reading, find_mirrors(part, known, reading.read_at_us))
+                pages = self._load_part(part, reading, mirrors)
             except QueryTimeoutError as error:
                 if len(part) > 1:
                     sizes.note_failure(part)

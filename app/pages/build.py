@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter, gt
 from threading import Lock
-from typing import Any, Final
+from typing import Any
 
 from app.errors import PermanentError
 from app.pages.mirrors import Mirrors
@@ -20,11 +20,9 @@ from app.pages.spans import Pair
 logger = logging.getLogger(__name__)
 
 type Columns = Sequence[Sequence[Any]]
-"""Equally long; a value of a segment that lacks it is `ABSENT`, as nulls can't be collected."""
+"""Equally long; None for a value that a segment lacks."""
 type Warn = Callable[[str], None]
 
-ABSENT: Final[dict[str, Any]] = {}
-"""An empty map: no property can be one."""
 MAX_REMEMBERED_WARNINGS = 10_000
 
 
@@ -51,17 +49,20 @@ def build_pages(
 ) -> dict[str, Page]:
     """The page of each manifestation, by its id, from the rows of `READ_PAGES` (app/neo4j_quries.py) in any order.
 
-    `mirrors`: the pairs that were not asked for. A page whose data is malformed has its `problem` set.
+    `mirrors`: the pairs that were not asked for; a page is as old as the oldest of its own. A page whose data is
+    malformed has its `problem` set.
     """
     drafts: dict[str, _Draft] = {}
     for manifestation_id, exists, *part in rows:
         draft = drafts.get(manifestation_id)
         if draft is None:
             known = mirrors.get(manifestation_id, ()) if mirrors and exists else ()
-            pairs = [mirror.shown() for mirror in known]
-            draft = drafts[manifestation_id] = _Draft(manifestation_id, exists, warn, pairs)
+            oldest_us = min([mirror.read_at_us for mirror in known], default=read_at_us)
+            pairs = [mirror.pair for mirror in known]
+            draft = _Draft(manifestation_id, min(oldest_us, read_at_us), exists, warn, pairs)
+            drafts[manifestation_id] = draft
         draft.add(*part)
-    return {manifestation_id: draft.page(read_at_us) for manifestation_id, draft in drafts.items()}
+    return {manifestation_id: draft.page() for manifestation_id, draft in drafts.items()}
 
 
 def check_layer(annotation: str, columns: Columns, manifestation_id: str, warn: Warn) -> Columns:
@@ -92,10 +93,10 @@ class _Draft:
     """Collects a page's rows, which arrive in any order; each alignment is built as soon as its rows are there."""
 
     manifestation_id: str
+    read_at_us: int
     exists: bool
     warn: Warn
     pairs: list[Pair] = field(default_factory=list)
-    layers: list[Columns] = field(default_factory=list)
     segmentation: Segmentation = field(default_factory=Segmentation)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
@@ -113,12 +114,12 @@ class _Draft:
         except PermanentError as error:
             self.problems.append((kind, str(error)))
 
-    def page(self, read_at_us: int) -> Page:
+    def page(self) -> Page:
         """Of several problems always the same one is told."""
         if self.problems:
-            return Page(self.manifestation_id, read_at_us, self.exists, problem=min(self.problems)[1])
+            return Page(self.manifestation_id, self.read_at_us, self.exists, problem=min(self.problems)[1])
         pairs = sorted(self.pairs, key=attrgetter("annotation", "other", "target"))
-        return Page(self.manifestation_id, read_at_us, self.exists, tuple(pairs), self.segmentation)
+        return Page(self.manifestation_id, self.read_at_us, self.exists, tuple(pairs), self.segmentation)
 
     def _add_pair(self, annotation: str, other: str, target: str | None, columns: Columns) -> None:
         """Add the pair, unless it leads to no text or to this very one."""
@@ -129,13 +130,15 @@ class _Draft:
             for name in (annotation, other, target):
                 _check_text(name, where)
             pair = Pair.from_columns(annotation, other, target, *_check_spans(columns, where, self.warn))
-            if pair.chains:
+            if pair.given.chains:
                 self.pairs.append(pair)
 
     def _add_layer(self, annotation: str, columns: Columns) -> None:
-        """Add an annotation's segments. Most texts have one segmentation, whose columns are used as they are."""
-        self.layers.append(check_layer(annotation, columns, self.manifestation_id, self.warn))
-        self.segmentation = Segmentation.from_columns(*join_layers(self.layers))
+        """Add an annotation's segments. Most texts have one; it is kept compact while the rows of others come."""
+        columns = check_layer(annotation, columns, self.manifestation_id, self.warn)
+        if len(self.segmentation):
+            columns = join_layers([self.segmentation.columns, columns])
+        self.segmentation = Segmentation.from_columns(*columns)
 
 
 def _check_spans(columns: Columns, where: str, warn: Warn) -> Columns:
@@ -153,7 +156,7 @@ def _check_spans(columns: Columns, where: str, warn: Warn) -> Columns:
 def _present(columns: Columns, complaint: str, warn: Warn) -> Columns:
     """Without the rows in which something is absent."""
     rows = list(zip(*columns, strict=True))
-    present = [row for row in rows if ABSENT not in row]
+    present = [row for row in rows if None not in row]
     if len(present) < len(rows):
         warn(f"{complaint}; they are skipped")
     return [[row[at] for row in present] for at in range(len(columns))]

@@ -23,9 +23,9 @@ from msgspec import DecodeError, Meta, Struct
 from msgspec.json import Decoder, encode
 
 from app.pages.page import Page, PageFormatError, Segmentation
-from app.pages.spans import LOOK_AT_ONCE, Numbers, Pair, SpanChain, is_ascending, pick
+from app.pages.spans import LOOK_AT_ONCE, Given, Numbers, Pair, SpanChain, is_ascending, pick
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MAGIC = b"srpage" + bytes([FORMAT_VERSION])
 DIGEST_BYTES = 16
 MAX_BODY_BYTES = 128 * 1024 * 1024
@@ -46,12 +46,12 @@ type _Arrays = tuple[_Natural, str]
 
 
 class _PairOutline(Struct, array_like=True, forbid_unknown_fields=True):
-    """All of a `Pair` but the numbers; `chains` announce the starts, ends, lows and highs of each."""
+    """All of a `Pair` but the numbers; `chains` announce the starts, ends, lows and highs of each that was given."""
 
     annotation: str
     other: str
     target: str
-    is_whole: bool
+    from_other_end: bool
     chains: list[_Arrays]
 
 
@@ -84,13 +84,7 @@ def encode_page(page: Page, key: bytes) -> bytes:
         page.read_at_us,
         page.exists,
         page.problem,
-        [
-            _PairOutline(
-                *(pair.annotation, pair.other, pair.target, pair.is_whole),
-                [_announce(arrays, chain.starts, chain.ends, chain.lows, chain.highs) for chain in pair.chains],
-            )
-            for pair in page.pairs
-        ],
+        [_outline_pair(pair, arrays) for pair in page.pairs],
         _announce(arrays, segmentation.starts, segmentation.ends),
         _announce(arrays, segmentation.offsets),
         [_announce(arrays, ranks) for ranks in segmentation.chains],
@@ -117,6 +111,13 @@ def decode_page(data: bytes, expected_id: str, key: bytes) -> Page:
     if page.manifestation_id != expected_id:
         raise PageFormatError("the page of another manifestation")
     return page
+
+
+def _outline_pair(pair: Pair, arrays: list[Numbers]) -> _PairOutline:
+    """As it was given; the arrays are queued for writing."""
+    chains, from_other_end = pair.given
+    announced = [_announce(arrays, chain.starts, chain.ends, chain.lows, chain.highs) for chain in chains]
+    return _PairOutline(pair.annotation, pair.other, pair.target, from_other_end, announced)
 
 
 def _announce(arrays: list[Numbers], *group: Numbers) -> _Arrays:
@@ -209,8 +210,7 @@ def _decode(body: bytes) -> Page:
     pairs = tuple(
         Pair(
             *(pair.annotation, pair.other, pair.target),
-            tuple(_span_chain(reader, announced) for announced in pair.chains),
-            pair.is_whole,
+            Given(tuple(_span_chain(reader, announced) for announced in pair.chains), pair.from_other_end),
         )
         for pair in outline.pairs
     )

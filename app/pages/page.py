@@ -10,13 +10,15 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from app.errors import ProcessorError
 from app.pages.nearby import Nearby
 from app.pages.spans import Numbers, Pair, compact, partition, sort_columns
 
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
+
+_GUESSED_ROW_BYTES = 64  # its own end of the pair, another one, and the segments that they span
 
 _FRAME_BYTES = len('{"segment_id": , "span": {"start": , "end": }},')
 
@@ -44,6 +46,12 @@ class Segmentation:
     def __len__(self) -> int:
         """The number of segments."""
         return len(self.starts)
+
+    @property
+    def columns(self) -> tuple[Sequence[str], Numbers, Numbers]:
+        """Ids, starts and ends: what `from_columns` makes it of."""
+        names = [json.loads(self.names[at:stop]) for at, stop in pairwise(self.offsets)]
+        return names, self.starts, self.ends
 
     def encode(self, ranks: Sequence[int]) -> str:
         """The JSON of these segments, separated, without brackets."""
@@ -136,6 +144,11 @@ class Page:
         return len(self.json_head) + self.segmentation.encoded_bytes(ranks) + len("]}")
 
 
+def guessed_bytes(pair: Pair) -> int:
+    """What the page of the pair's target may hold, of which nothing but this pair is known."""
+    return _GUESSED_ROW_BYTES * sum(len(chain.starts) for chain in pair.given.chains)
+
+
 def size_bytes(page: Page) -> int:
     """The memory that a page holds."""
     parts: list[object] = [
@@ -145,8 +158,9 @@ def size_bytes(page: Page) -> int:
         *(page.nearby.parts if page.nearby else ()),
     ]  # fmt: skip
     for pair in page.pairs:
-        parts += [pair, pair.annotation, pair.other, pair.target, pair.chains]
-        for spans in pair.chains:
+        chains, _ = pair.given
+        parts += [pair, pair.annotation, pair.other, pair.target, pair.given, chains]
+        for spans in chains:
             parts += [spans, spans.starts, spans.ends, spans.lows, spans.highs]
             parts += [spans.low_blocks, spans.high_blocks]
     return sum(-(-sys.getsizeof(part) // _ALLOCATOR_BYTES) * _ALLOCATOR_BYTES for part in parts)

@@ -28,10 +28,12 @@ class Reading:
     """`read_at_us`: when the walk's claim returned, on PostgreSQL's clock; pages loaded now carry it.
 
     `at_hand`: pages that the walk has; what those read no earlier than `read_at_us` tell of the pages that are loaded
-    is not read again. `came_further` is called, by the thread that waits, for each part that arrives.
+    is not read again. `came_further` is called, by the thread that waits, for each part that arrives. `job_segments`:
+    so many walks over the same texts are to come, that it pays to read as many pages before they ask; 0: none.
     """
 
     read_at_us: int
     at_hand: Collection[Page] = ()
     patience: Patience = field(default_factory=Patience)
     came_further: Callable[[], None] = _nothing
+    job_segments: int = 0

@@ -13,7 +13,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain as chained
-from typing import Any
+from itertools import groupby
+from operator import gt, itemgetter
+from typing import Any, NamedTuple
 
 LOOK_AT_ONCE = 65_536  # numbers; as objects they take ten times the room that they have in an array
 BLOCK_SPANS = 64  # extremes are kept for each run of so many spans: a wide query looks at runs, not at spans
@@ -33,26 +35,25 @@ def is_ascending(numbers: Numbers) -> bool:
     """Whether they never decrease."""
     for at in range(0, len(numbers), LOOK_AT_ONCE):
         values = numbers[at : at + LOOK_AT_ONCE + 1].tolist()
-        if values != sorted(values):
+        if any(map(gt, values, values[1:])):
             return False
     return True
 
 
 def sort_columns(*columns: Sequence[Any]) -> list[Sequence[Any]]:
-    """The columns in the order of their rows, which need not be made into rows where the first column decides.
-
-    Neo4j gives a text's segments last in, first out: mostly all that is needed is to turn the columns round.
-    """
-    first = columns[0]
-    if len(set(first)) < len(first):
+    """The columns in the order of their rows."""
+    if len(set(columns[0])) < len(columns[0]):
         return list(zip(*sorted(zip(*columns, strict=True)), strict=True))
-    ascending = sorted(first)
-    if first == ascending:
+    return sort_by_first(*columns)
+
+
+def sort_by_first(*columns: Sequence[Any]) -> list[Sequence[Any]]:
+    """The columns in the order of the first one, rows of one value as they were; half the price of sorting rows."""
+    first = columns[0]
+    if len(first) < 2:
         return [*columns]
-    if first[::-1] == ascending:
-        return [column[::-1] for column in columns]
-    order = sorted(range(len(first)), key=first.__getitem__)
-    return [list(map(column.__getitem__, order)) for column in columns]
+    arrange = itemgetter(*sorted(range(len(first)), key=first.__getitem__))
+    return [arrange(column) for column in columns]
 
 
 def partition(ends: Sequence[int]) -> list[Sequence[int]]:
@@ -61,7 +62,7 @@ def partition(ends: Sequence[int]) -> list[Sequence[int]]:
     Returns the positions of each chain's spans, ascending. Every span goes to the chain whose last end is the
     greatest that does not exceed its own (patience sorting: the last ends stay in descending order).
     """
-    if list(ends) == sorted(ends):
+    if not any(map(gt, ends, ends[1:])):
         return [range(len(ends))] if ends else []
     chains: list[list[int]] = []
     descending_ends: list[int] = []  # negated, so that bisect can search it
@@ -83,7 +84,7 @@ def pick(numbers: Sequence[int], positions: Sequence[int]) -> Numbers:
 
 @dataclass(frozen=True, slots=True)
 class SpanChain:
-    """Source spans of a pair and, for each, the least start and greatest end of what is aligned with it."""
+    """Source spans of a pair and, for each, what is aligned with it: a row each; `starts` and `ends` never decrease."""
 
     starts: Numbers
     ends: Numbers
@@ -103,14 +104,9 @@ class SpanChain:
         object.__setattr__(self, "low_blocks", lows)
         object.__setattr__(self, "high_blocks", highs)
 
-    @property
-    def is_invertible(self) -> bool:
-        """Whether the hits in this order are a chain, too, no two of them with the same start."""
-        return self.ordered and len(set(self.lows)) == len(self.lows)
-
-    def inverted(self) -> "SpanChain":
-        """The chain of the hits. It must be invertible."""
-        return SpanChain(self.lows, self.highs, self.starts, self.ends)
+    def rows(self, first: int = 0, stop: int | None = None) -> "zip[tuple[int, int, int, int]]":
+        """(start, end, low, high) of the positions [first, stop)."""
+        return zip(*(column[first:stop] for column in (self.starts, self.ends, self.lows, self.highs)), strict=True)
 
     def extremes(self, first: int, stop: int) -> tuple[int, int]:
         """(least low, greatest high) of the positions [first, stop), which are not none."""
@@ -127,96 +123,111 @@ class SpanChain:
         )
 
 
-@dataclass(frozen=True, slots=True)
+class Given(NamedTuple):
+    """The chains of an alignment as they were read: from this end of it or, `from_other_end`, from the other."""
+
+    chains: tuple[SpanChain, ...]
+    from_other_end: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pair:
     """One alignment pair: `annotation` of this manifestation (a1), `other` of `target` (a2).
 
-    `is_whole`: no hit was merged with another, so that the other end can be told from this one.
+    Every hit is a row, so that either end can be told from the other. A pair that was read from its other end shares
+    that one's arrays, and is sorted when it is first asked for a span, which most are not: walks lead away from a text.
     """
 
     annotation: str
     other: str
     target: str
-    chains: tuple[SpanChain, ...]
-    is_whole: bool = True
+    given: Given
+
+    @classmethod
+    def from_columns(cls, annotation: str, other: str, target: str, *columns: Sequence[int]) -> "Pair":
+        """From source starts, source ends, hit starts and hit ends, one of each for every hit, in any order."""
+        return cls(annotation, other, target, Given(_chains(*columns)))
+
+    def mirrored(self, target: str) -> "Pair":
+        """The same alignment as the text at its other end has it; `target`: the text of this end."""
+        chains, from_other_end = self.given
+        return Pair(self.other, self.annotation, target, Given(chains, not from_other_end))
+
+    @property
+    def chains(self) -> tuple[SpanChain, ...]:
+        """As this end has them. They are kept unless they take more room than what was given, which is counted."""
+        given, from_other_end = self.given
+        if not from_other_end:
+            return given
+        chains = _turned(given)
+        if len(chains) <= len(given):
+            object.__setattr__(self, "given", Given(chains))
+        return chains
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same rows, whichever end they were read from and however often."""
+        return isinstance(other, Pair) and self._told == other._told
+
+    @property
+    def _told(self) -> tuple[str, str, str, set[tuple[int, int, int, int]]]:
+        return self.annotation, self.other, self.target, {row for chain in self.chains for row in chain.rows()}
 
     @property
     def extent(self) -> tuple[int, int]:
         """(start of the first source span, end of the last)."""
-        starts = [chain.starts[0] for chain in self.chains]
-        return min(starts, default=0), max([chain.ends[-1] for chain in self.chains], default=0)
+        chains, from_other_end = self.given
+        extents = [
+            chain.extremes(0, len(chain.starts)) if from_other_end else (chain.starts[0], chain.ends[-1])
+            for chain in chains
+        ]
+        return min([start for start, _ in extents], default=0), max([end for _, end in extents], default=0)
 
     def reach(self, start: int, end: int) -> tuple[int, int] | None:
         """(least start, greatest end) of the hits of [start, end); None when nothing is hit."""
         found: tuple[int, int] | None = None
         for chain in self.chains:
+            starts = chain.starts
             first = bisect_right(chain.ends, start)
-            stop = bisect_left(chain.starts, end, first)
-            if first < stop:
-                low, high = chain.extremes(first, stop)
-                found = (low, high) if found is None else (min(found[0], low), max(found[1], high))
+            if first < len(starts) and starts[first] < end:
+                hit = chain.extremes(first, bisect_left(starts, end, first))
+                found = hit if found is None else (min(found[0], hit[0]), max(found[1], hit[1]))
         return found
 
     def hits(self, start: int, end: int) -> list[tuple[int, int, int, int]]:
         """What `reach` is made of, in ascending order: (start, end, low, high) of each source span and its hits.
 
-        Several hits of one source span are one row here: pages keep their least start and greatest end.
+        Several hits of one source span are one row here: their least start and greatest end.
         """
         found: list[tuple[int, int, int, int]] = []
         for chain in self.chains:
             first = bisect_right(chain.ends, start)
-            stop = bisect_left(chain.starts, end, first)
-            columns = (chain.starts, chain.ends, chain.lows, chain.highs)
-            found += zip(*(column[first:stop] for column in columns), strict=True)
-        return sorted(found)
-
-    @classmethod
-    def from_columns(cls, annotation: str, other: str, target: str, *columns: Sequence[int]) -> "Pair":
-        """From source starts, source ends, hit starts and hit ends, one of each for every hit, in any order."""
-        is_whole = True
-        if len(set(columns[0])) < len(columns[0]):
-            columns, is_whole = _merged(*columns)
-        starts, ends, lows, highs = sort_columns(*columns)
-        chains = tuple(
-            SpanChain(pick(starts, chain), pick(ends, chain), pick(lows, chain), pick(highs, chain))
-            for chain in partition(ends)
-        )
-        return cls(annotation, other, target, chains, is_whole)
-
-    def mirrored(self, target: str) -> "Pair":
-        """The same alignment as the text at its other end has it; `target`: the text of this end. It must be whole."""
-        if len(self.chains) == 1 and self.chains[0].is_invertible:
-            return Pair(self.other, self.annotation, target, (self.chains[0].inverted(),))
-        hits = (_joined(self.chains, name) for name in ("lows", "highs", "starts", "ends"))
-        return Pair.from_columns(self.other, self.annotation, target, *hits)
+            found += chain.rows(first, bisect_left(chain.starts, end, first))
+        return [
+            (*span, min(low for _, _, low, _ in hits), max(high for _, _, _, high in hits))
+            for span, hits in ((span, [*rows]) for span, rows in groupby(sorted(found), key=itemgetter(0, 1)))
+        ]
 
 
-def _joined(chains: Sequence[SpanChain], name: str) -> list[int]:
-    """A column of all the chains."""
-    return [number for chain in chains for number in getattr(chain, name)]
+def _chains(*columns: Sequence[int]) -> tuple[SpanChain, ...]:
+    """As few as can be of rows in any order: source starts, source ends, hit starts, hit ends.
 
-
-def _merged(*columns: Sequence[int]) -> tuple[tuple[list[int], ...], bool]:
-    """One row for each distinct source span, ascending, with the extremes of its hits; whether none was merged.
-
-    A plain loop over sorted rows: tables by span take four times as long, and this is most of what a page costs.
+    Where everything is aligned in both directions each row is there twice, and is kept once.
     """
-    starts: list[int] = []
-    ends: list[int] = []
-    lows: list[int] = []
-    highs: list[int] = []
-    is_whole = True
-    last_start = last_end = -1
-    for start, end, low, high in sorted(zip(*columns, strict=True)):
-        if start != last_start or end != last_end:
-            last_start, last_end = start, end
-            starts.append(start)
-            ends.append(end)
-            lows.append(low)
-            highs.append(high)
-        elif high > highs[-1]:
-            highs[-1] = high
-            is_whole = False
-        elif high < highs[-1] or low > lows[-1]:
-            is_whole = False
-    return (starts, ends, lows, highs), is_whole
+    if 0 < 2 * len(set(columns[0])) <= len(columns[0]):
+        columns = tuple(zip(*set(zip(*columns, strict=True)), strict=True))
+    ordered = sort_by_first(*columns)
+    chains = partition(ordered[1])
+    if len(chains) > 1:  # of spans that begin together the shortest is to be the first
+        ordered = sort_columns(*ordered)
+        chains = partition(ordered[1])
+    return tuple(SpanChain(*(pick(column, chain) for column in ordered)) for chain in chains)
+
+
+def _turned(chains: Sequence[SpanChain]) -> tuple[SpanChain, ...]:
+    """The chains of the hits."""
+    if len(chains) == 1 and chains[0].ordered:
+        (chain,) = chains
+        return (SpanChain(chain.lows, chain.highs, chain.starts, chain.ends),)
+    rows = (row for chain in chains for row in chain.rows())
+    starts, ends, lows, highs = zip(*rows, strict=True)
+    return _chains(lows, highs, starts, ends)

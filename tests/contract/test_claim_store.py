@@ -39,6 +39,7 @@ def test_queued_is_claimed(stores: Stores) -> None:
         attempts=1,
         fresh_since_us=claim.fresh_since_us,
         read_at_us=claim.read_at_us,
+        job_segments=2,
     )
     assert (row.status, row.attempts, row.retry_at) == ("IN_PROGRESS", 1, None)
     assert row.lease_expires_at is not None

@@ -110,6 +110,7 @@ def test_what_is_at_hand_is_believed_when_it_was_read_late_enough(source: Source
     source.load(changed)
     believed = source.pages.get(dict.fromkeys(names[1:], 6), Reading(7, at_hand))
     assert {pair.target for page in believed.values() for pair in page.pairs} == {names[0]}
+    assert {page.read_at_us for page in believed.values() if page.pairs} == {7}
     later = source.pages.get(dict.fromkeys(names[1:], 8), Reading(8, at_hand))
     assert later == {name: page_of(changed, name, 8) for name in names[1:]}
 

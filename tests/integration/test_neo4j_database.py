@@ -103,7 +103,7 @@ def test_pages_and_answers_of_any_family_are_those_in_memory(
     family, questions = asked
     load_graph(family)
     names = [*family.manifestations, "nowhere"]
-    assert graph.load_pages(names, Reading(5)) == {name: page_of(family, name, 5) for name in names}
+    assert graph.load_pages(dict.fromkeys(names, 0), Reading(5)) == {name: page_of(family, name, 5) for name in names}
     answers = walk_together([start_at(*question) for question in questions], graph)
     for question, answer in zip(questions, answers, strict=True):
         assert decoded(answer) == reference_walk(family, *question)
@@ -133,7 +133,7 @@ def test_both_directions_and_both_at_once_are_one_alignment(
     load_graph(SMALL)
     driver.execute_query("MATCH (a:Annotation)-[:ALIGNED_TO]->(b) MERGE (b)-[:ALIGNED_TO]->(a)")
     driver.execute_query("MATCH (a:Segment)-[:ALIGNED_TO]->(b) MERGE (b)-[:ALIGNED_TO]->(a)")
-    for name, page in graph.load_pages(SMALL.manifestations, Reading(5)).items():
+    for name, page in graph.load_pages(dict.fromkeys(SMALL.manifestations, 0), Reading(5)).items():
         assert page == page_of(SMALL, name, 5)
 
 
@@ -143,7 +143,7 @@ def test_what_is_at_hand_hides_no_annotation_that_lost_its_id(
     load_graph(SMALL)
     at_hand = [page_of(SMALL, "root-bo", 5)]
     driver.execute_query("MATCH (a:Annotation {id: 'en-root.right'}) REMOVE a.id")
-    page = graph.load_pages(["translation-en"], Reading(5, at_hand))["translation-en"]
+    page = graph.load_pages(dict.fromkeys(["translation-en"], 0), Reading(5, at_hand))["translation-en"]
     assert "alignment 'en-root.left' - None of manifestation 'translation-en'" in page.problem
 
 
@@ -191,7 +191,7 @@ def test_what_is_skipped_is_said_once(graph: Neo4JDatabase, load_graph: Load, ca
     caplog.clear()
     with caplog.at_level(logging.WARNING, "app"):
         for _ in range(2):
-            assert graph.load_pages(["M"], Reading(5)) == expected
+            assert graph.load_pages(dict.fromkeys(["M"], 0), Reading(5)) == expected
     assert sorted(record.getMessage() for record in caplog.records) == [
         "alignment 'a' - 'b' of manifestation 'M' has segments without a span; they are skipped",
         "annotation 'lost' belongs to no manifestation; its alignment is skipped",
@@ -227,7 +227,7 @@ def test_segments_of_two_segmentations_count_once_and_those_without_a_span_do_no
     load_graph(two)
     driver.execute_query("MATCH (s:Segment {id: 'b'}), (a:Annotation {id: 'two'}) MERGE (s)-[:SEGMENTATION_OF]->(a)")
     assert graph.list_segments("M") == [("a", 0, 9), ("b", 0, 5), ("c", 5, 9)]
-    assert len(graph.load_pages(["M"], Reading(1))["M"].segmentation) == 3
+    assert len(graph.load_pages(dict.fromkeys(["M"], 0), Reading(1))["M"].segmentation) == 3
     driver.execute_query("MATCH (s:Segment {id: 'b'}) SET s.span_end = -1")
     with pytest.raises(PermanentError, match="'b' of manifestation 'M'"):
         graph.list_segments("M")
@@ -254,11 +254,11 @@ def test_a_frontier_is_one_round_trip_and_a_large_one_comes_in_chunks(
     graph = database_at(stack, f"bolt://127.0.0.1:{proxy.port}")
     graph.ping()
     before = proxy.counters().round_trips
-    graph.load_pages(SMALL.manifestations, Reading(1))
+    graph.load_pages(dict.fromkeys(SMALL.manifestations, 0), Reading(1))
     assert proxy.counters().round_trips - before == 1
     monkeypatch.setattr(page_reading, "MAX_PAGES_A_QUERY", 2)
     before = proxy.counters().round_trips
-    assert set(graph.load_pages(SMALL.manifestations, Reading(1))) == set(SMALL.manifestations)
+    assert set(graph.load_pages(dict.fromkeys(SMALL.manifestations, 0), Reading(1))) == set(SMALL.manifestations)
     assert proxy.counters().round_trips - before == len(SMALL.manifestations) / 2
     graph.close()
 
@@ -301,7 +301,7 @@ def test_an_empty_graph_is_no_failure_and_nothing_is_said(
         replace(SMALL, manifestations=(), annotations=(), segments=(), aligned_annotations=(), aligned_segments=())
     )
     with caplog.at_level(logging.INFO, "neo4j"), caplog.at_level(logging.WARNING, "app"):
-        assert not graph.load_pages(["nowhere"], Reading(1))["nowhere"].exists
+        assert not graph.load_pages(dict.fromkeys(["nowhere"], 0), Reading(1))["nowhere"].exists
         assert graph.list_segments("nowhere") is None
     assert [record.getMessage() for record in caplog.records] == []
     graph.close()
@@ -324,10 +324,10 @@ def test_connections_that_were_cut_meanwhile_are_replaced_without_a_failure(
     load_graph(SMALL)
     graph = database_at(stack, f"bolt://127.0.0.1:{proxy.port}")
     for _ in range(2):
-        assert graph.load_pages(["root-bo"], Reading(1))["root-bo"].exists
+        assert graph.load_pages(dict.fromkeys(["root-bo"], 0), Reading(1))["root-bo"].exists
         proxy.cut()
         proxy.heal()
-    assert graph.load_pages(["root-bo"], Reading(1))["root-bo"].exists
+    assert graph.load_pages(dict.fromkeys(["root-bo"], 0), Reading(1))["root-bo"].exists
     graph.close()
 
 

@@ -74,14 +74,14 @@ class PageMaker:
         """See `PageLoader`."""
         return "made-up"
 
-    def load_pages(self, ids: Sequence[str], reading: Reading) -> Mapping[str, Page]:
+    def load_pages(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         """All of them."""
-        self.loads.append(tuple(ids))
-        return {name: self.page(name, reading.read_at_us) for name in ids}
+        self.loads.append(tuple(needs))
+        return {name: self.page(name, reading.read_at_us) for name in needs}
 
-    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
+    def load_parts(self, needs: Mapping[str, int], reading: Reading) -> Iterator[Mapping[str, Page]]:
         """See `PageLoader`: in one part."""
-        yield self.load_pages(ids, reading)
+        yield self.load_pages(needs, reading)
 
     def page(self, name: str, read_at_us: int) -> Page:
         """The page that loading gives."""

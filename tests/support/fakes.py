@@ -295,6 +295,7 @@ class FakeDatabase:
             attempts=segment.attempts,
             fresh_since_us=int(min(job.fresh_since, self._clock()) * 1_000_000),
             read_at_us=int(self._clock() * 1_000_000),
+            job_segments=job.total_segments,
         )
 
     def _held_by(self, claim: Claimed) -> SegmentRow | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import settings
 
-from app.pages.build import ABSENT, Warn, WarnOnce, build_pages
+from app.pages.build import Warn, WarnOnce, build_pages
 from app.pages.mirrors import Mirrors, find_mirrors
 from app.pages.page import Page, Segmentation
 from app.pages.reading import Reading
@@ -76,7 +76,7 @@ def segmentation_of(rows: Sequence[tuple[str, int, int]]) -> Segmentation:
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    return [[ABSENT if row[at] is None else row[at] for row in rows] for at in range(width)]
+    return [[row[at] for row in rows] for at in range(width)]
 
 
 def segments_of(family: Family, annotation: str) -> list[list[str | int | None]]:
@@ -127,17 +127,17 @@ class MemoryGraph:
     spared: list[list[str]] = field(default_factory=list)
     graph_id: str = "memory"
 
-    def load_pages(self, ids: Sequence[str], reading: Reading) -> dict[str, Page]:
+    def load_pages(self, needs: Mapping[str, int], reading: Reading) -> dict[str, Page]:
         """The pages as the family has them now."""
-        self.loads.append(tuple(ids))
-        mirrors = find_mirrors(ids, reading.at_hand, reading.read_at_us)
-        self.spared += [mirror.key for name in ids for mirror in mirrors[name]]
-        return {name: page_of(self.family, name, reading.read_at_us, mirrors) for name in ids}
+        self.loads.append(tuple(needs))
+        mirrors = find_mirrors(needs, reading.at_hand, reading.read_at_us)
+        self.spared += [mirror.key for name in needs for mirror in mirrors[name]]
+        return {name: page_of(self.family, name, reading.read_at_us, mirrors) for name in needs}
 
-    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
+    def load_parts(self, needs: Mapping[str, int], reading: Reading) -> Iterator[Mapping[str, Page]]:
         """See `PageLoader`: in one part."""
-        yield self.load_pages(ids, reading)
+        yield self.load_pages(needs, reading)
 
     def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         """A page source without a cache."""
-        return self.load_pages(list(needs), reading)
+        return self.load_pages(needs, reading)

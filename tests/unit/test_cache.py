@@ -186,13 +186,13 @@ class GatedLoader(PageMaker):
         self.gate = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def load_pages(self, ids: Sequence[str], reading: Reading) -> Mapping[str, Page]:
-        if "a" in ids:
+    def load_pages(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+        if "a" in needs:
             self.entered.release()
             assert self.gate.acquire(timeout=WAIT_SECONDS)
         if self.error:
             raise self.error
-        return super().load_pages(ids, reading)
+        return super().load_pages(needs, reading)
 
 
 class SeenCache(PageCache):
@@ -289,9 +289,9 @@ class PagePerPart(PageMaker):
         self.entered = threading.Semaphore(0)
         self.gate = threading.Semaphore(0)
 
-    def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
-        self.loads.append(tuple(ids))
-        for name in ids:
+    def load_parts(self, needs: Mapping[str, int], reading: Reading) -> Iterator[Mapping[str, Page]]:
+        self.loads.append(tuple(needs))
+        for name in needs:
             if name == "stop":
                 self.entered.release()
                 assert self.gate.acquire(timeout=WAIT_SECONDS)
@@ -299,7 +299,7 @@ class PagePerPart(PageMaker):
                     raise self.error
             if name not in self.slow:
                 yield {name: self.page(name, reading.read_at_us)}
-        if blamed := self.slow.intersection(ids):
+        if blamed := self.slow.intersection(needs):
             raise QueryTimeoutError("too slow", blamed)
 
 
@@ -402,12 +402,12 @@ def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_m
     class StepByStep(GatedLoader):
         """Tells that it came further each time that it is let go on."""
 
-        def load_parts(self, ids: Sequence[str], reading: Reading) -> Iterator[Mapping[str, Page]]:
+        def load_parts(self, needs: Mapping[str, int], reading: Reading) -> Iterator[Mapping[str, Page]]:
             self.entered.release()
             for _ in range(3):
                 assert go_on.acquire(timeout=WAIT_SECONDS)
                 reading.came_further()
-            yield {name: self.page(name, reading.read_at_us) for name in ids}
+            yield {name: self.page(name, reading.read_at_us) for name in needs}
 
     loader = StepByStep()
     cache = PageCache(loader, MemoryTier(ROOMY))
@@ -473,9 +473,9 @@ class OtherWorkerLoads(PageMaker):
         super().__init__()
         self.other = other
 
-    def load_pages(self, ids: Sequence[str], reading: Reading) -> Mapping[str, Page]:
+    def load_pages(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         self.other.put([self.page("a", 4)])
-        return super().load_pages(ids, reading)
+        return super().load_pages(needs, reading)
 
 
 def test_a_page_that_another_worker_is_loading_is_waited_for() -> None:

@@ -254,20 +254,20 @@ def database_with(reader: Reader) -> Neo4JDatabase:
 def test_a_frontier_that_takes_too_long_is_read_in_eighths() -> None:
     reader = SlowReader(manageable=3)
     names = [f"m{at}" for at in range(20)]
-    assert list(pages_of(reader).load_pages(names, Reading(1))) == names
+    assert list(pages_of(reader).load_pages(dict.fromkeys(names, 0), Reading(1))) == names
     assert reader.asked == [20, 3, 3, 3, 3, 3, 3, 2]
 
 
 def test_a_size_that_took_too_long_twice_is_not_tried_a_third_time() -> None:
     reader = SlowReader(manageable=7)
     names = [f"m{at}" for at in range(2 * MAX_PAGES_A_QUERY)]
-    assert list(pages_of(reader).load_pages(names, Reading(1))) == names
+    assert list(pages_of(reader).load_pages(dict.fromkeys(names, 0), Reading(1))) == names
     assert [size for size in reader.asked if size > 1] == [64, 8, 8]
 
 
 def test_one_page_that_takes_too_long_is_a_failure_and_is_named() -> None:
     with pytest.raises(QueryTimeoutError, match="manifestation 'a' takes too long") as caught:
-        pages_of(SlowReader(manageable=0)).load_pages(["a"], Reading(1))
+        pages_of(SlowReader(manageable=0)).load_pages(dict.fromkeys(["a"], 0), Reading(1))
     assert caught.value.pages == {"a"}
 
 
@@ -275,7 +275,7 @@ def load_until_failure(database: PageReader, names: Sequence[str]) -> tuple[list
     """The pages that came, and what came instead of the rest."""
     arrived: list[str] = []
     try:
-        for part in database.load_parts(names, Reading(1)):
+        for part in database.load_parts(dict.fromkeys(names, 0), Reading(1)):
             arrived += part
     except QueryTimeoutError as error:
         return arrived, error
@@ -301,7 +301,7 @@ def test_a_walk_does_not_wait_for_a_slow_server_without_end_and_blames_no_page_t
     assert error.pages == set()
     hopeless = SlowReader(manageable=0)
     with pytest.raises(QueryTimeoutError) as caught:
-        pages_of(hopeless).load_pages(names, Reading(1))
+        pages_of(hopeless).load_pages(dict.fromkeys(names, 0), Reading(1))
     assert len(hopeless.asked) == MAX_WAIT_SECONDS / QUERY_TIMEOUT_SECONDS
     assert caught.value.pages == {"m0", "m1"}
 
@@ -342,7 +342,7 @@ def test_a_page_that_is_slow_because_we_are_is_read_again_with_more_time(monkeyp
             return super().read(query, consume, seconds=seconds, **parameters)
 
     monkeypatch.setattr(page_reading, "time", SimpleNamespace(monotonic=lambda: now))
-    assert list(pages_of(BusyReader()).load_pages(["a"], Reading(1))) == ["a"]
+    assert list(pages_of(BusyReader()).load_pages(dict.fromkeys(["a"], 0), Reading(1))) == ["a"]
     assert given == [30, 60, 120]
 
 
@@ -355,7 +355,7 @@ def test_who_waits_is_told_of_every_part() -> None:
 def test_a_frontier_of_hundreds_is_read_in_chunks() -> None:
     reader = SlowReader(manageable=10**6)
     names = [f"m{at}" for at in range(2 * MAX_PAGES_A_QUERY + 1)]
-    assert list(pages_of(reader).load_pages(names, Reading(1))) == names
+    assert list(pages_of(reader).load_pages(dict.fromkeys(names, 0), Reading(1))) == names
     assert reader.asked == [MAX_PAGES_A_QUERY, MAX_PAGES_A_QUERY, 1]
 
 
@@ -363,7 +363,8 @@ def test_what_is_at_hand_is_not_asked_for_in_small_parts_nor_what_the_chunk_befo
     reader = SlowReader(manageable=7)
     names = [f"m{at}" for at in range(MAX_PAGES_A_QUERY)]
     first, last = pair_of(names[0], [(0, 5, 7, 9)]), pair_of(names[-1], [(0, 5, 7, 9)])
-    pages = pages_of(reader).load_pages([*names, "root"], Reading(1, [Page("root", 1, True, (first, last))]))
+    at_hand = [Page("root", 1, True, (first, last))]
+    pages = pages_of(reader).load_pages(dict.fromkeys([*names, "root"], 0), Reading(1, at_hand))
     assert {name: known for name, known in reader.known.items() if known} == {
         names[0]: [["a2", "a1", "root"]],
         names[-1]: [["a2", "a1", "root"]],

@@ -27,7 +27,7 @@ from app.pages.format import (
     encode_page,
 )
 from app.pages.page import Page, PageFormatError, Segmentation
-from app.pages.spans import Pair, SpanChain
+from app.pages.spans import Given, Pair, SpanChain
 from devstack.families import Family
 from tests.support.graphs import page_of, pair_of, segmentation_of, unhurried
 from tests.support.strategies import families
@@ -116,7 +116,9 @@ def test_a_text_of_half_a_million_segments_with_ten_alignments_fits(monkeypatch:
     chain = SpanChain(numbers, numbers, numbers, numbers)
     names = random.Random(7).randbytes(17 * len(numbers)).hex()
     offsets = array("i", range(0, len(names) + 1, 34))
-    page = Page("m", 1, True, (Pair("a", "b", "t", (chain,)),) * 10, Segmentation(numbers, numbers, offsets, names))
+    page = Page(
+        "m", 1, True, (Pair("a", "b", "t", Given((chain,))),) * 10, Segmentation(numbers, numbers, offsets, names)
+    )
     assert decode_page(encode_page(page, KEY), "m", KEY) == page
 
 
@@ -329,7 +331,7 @@ def integers_changed(old: tuple[int, ...], new: tuple[int, ...]) -> Callable[[by
         pytest.param(outline_changed(b'"read_at_us"', b'"read"'), id="field missing"),
         pytest.param(outline_changed(b'"exists"', b'"more":1,"exists"'), id="a field more"),
         pytest.param(outline_changed(b'"a1"', b"17"), id="annotation no text"),
-        pytest.param(outline_changed(b'"t",true', b'"t",1'), id="wholeness no truth"),
+        pytest.param(outline_changed(b'"t",false', b'"t",0'), id="end no truth"),
         pytest.param(outline_changed(b'"problem":""', b'"problem":[]'), id="problem no text"),
         pytest.param(outline_changed(b'"iiqq"', b'"iiq"'), id="array missing"),
         pytest.param(outline_changed(b'"iiqq"', b'"iiQq"'), id="unknown type code"),

@@ -128,9 +128,16 @@ def test_flat_spans_make_one_chain_and_nested_ones_a_chain_a_level() -> None:
     assert len(pair_of("t", nested).chains) == 5
 
 
-def test_many_hits_of_one_span_are_one_entry() -> None:
-    (chain,) = pair_of("t", [(0, 5, 3, 4), (0, 5, 1, 2), (5, 9, 7, 8)]).chains
-    assert [list(chain.starts), list(chain.lows), list(chain.highs)] == [[0, 5], [1, 7], [4, 8]]
+def test_many_hits_of_one_span_are_told_as_one() -> None:
+    pair = pair_of("t", [(0, 5, 3, 4), (0, 5, 1, 2), (5, 9, 7, 8)])
+    assert pair.reach(0, 5) == (1, 4)
+    assert pair.hits(0, 9) == [(0, 5, 1, 4), (5, 9, 7, 8)]
+
+
+def test_what_is_aligned_in_both_directions_is_one_row() -> None:
+    rows = [(0, 5, 3, 4), (5, 9, 7, 8), (5, 9, 1, 2)]
+    (chain,) = pair_of("t", [*rows, *rows]).chains
+    assert sorted(chain.rows()) == rows[:1] + sorted(rows[1:])
 
 
 def test_a_segment_of_two_annotations_counts_once() -> None:

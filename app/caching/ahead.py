@@ -1,0 +1,84 @@
+"""Pages that a large job is going to need, read before its walks ask for them.
+
+Invariant: nobody waits for it but who needs a page that is being read at that moment, and who needs one that could not
+be read finds out by himself. It reads no more pages than the job has segments, and fills at most half of the memory.
+
+A walk meets the texts of a family that lie near its segment, and all walks of a job together meet all of them. A page
+costs half as much in a query for many as in one of its own, and the sooner it comes the fewer walks wait for it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from threading import Lock, Thread
+from typing import Final
+
+from app.caching.memory import MemoryTier
+from app.errors import ProcessorError
+from app.pages.page import Page, guessed_bytes
+from app.pages.reading import Reading
+
+logger = logging.getLogger(__name__)
+
+MAX_PAGES_AT_ONCE: Final = 64
+
+type Get = Callable[[Mapping[str, int], Reading], Mapping[str, Page]]
+"""`PageSource.get`."""
+type Start = Callable[[Callable[[], None]], None]
+"""Runs what it is given beside its caller; RuntimeError when it can't."""
+
+
+def _start_thread(work: Callable[[], None]) -> None:
+    Thread(target=work, name="reading ahead", daemon=True).start()
+
+
+class ReadAhead:
+    """One family at a time. Safe to use from several threads."""
+
+    def __init__(self, get: Get, memory: MemoryTier, start: Start = _start_thread) -> None:
+        """`get` keeps in `memory` what it reads."""
+        self._get = get
+        self._memory = memory
+        self._start = start
+        self._busy = Lock()
+
+    def begin(self, fresh_since_us: int, reading: Reading) -> None:
+        """Read what the pages at hand lead to, and on from there, unless it doesn't pay or another family's turn is it.
+
+        No page may be older than `fresh_since_us`.
+        """
+        if len(reading.at_hand) >= reading.job_segments or not reading.at_hand:
+            return
+        if not self._busy.acquire(blocking=False):
+            return
+        pages = {page.manifestation_id: page for page in reading.at_hand}
+
+        def work() -> None:
+            try:
+                self._read(pages, fresh_since_us, reading)
+            except ProcessorError as error:
+                logger.debug("Reading ahead ends: %s", error)
+            finally:
+                self._busy.release()
+
+        try:
+            self._start(work)
+        except RuntimeError:  # the system has no thread to give
+            self._busy.release()
+
+    def _read(self, pages: dict[str, Page], fresh_since_us: int, reading: Reading) -> None:
+        own = Reading(reading.read_at_us, pages.values())  # not the walk's patience, nor its progress
+        while part := self._next(pages, reading.job_segments - len(pages)):
+            pages |= self._get(dict.fromkeys(part, fresh_since_us), own)
+
+    def _next(self, pages: Mapping[str, Page], most: int) -> list[str]:
+        """Texts that these lead to and that are not among them, as many as there is room for at once."""
+        room_bytes = self._memory.limit_bytes // 2 - self._memory.held_bytes
+        part: dict[str, None] = {}
+        for page in pages.values():
+            for pair in page.pairs:
+                if pair.target not in pages and pair.target not in part:
+                    room_bytes -= guessed_bytes(pair)
+                    if room_bytes < 0 or len(part) == min(most, MAX_PAGES_AT_ONCE):
+                        return [*part]
+                    part[pair.target] = None
+        return [*part]
