@@ -151,10 +151,10 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
             steps.begin(check_postgres)
             steps.begin(check_graph)
             queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits, meter)
+            checking = steps.begin(check_queues)
             pages = connecting.result()
             lookout = Lookout(gate, queues.segments, queues.dead_letters, PostgresLag(database).read)
             undo.callback(stop_serving := own.serve(lookout, lambda: pages.is_shared_up))
-            checking = steps.begin(check_queues)
         undo.pop_all()
     facts = checking.result()
 
