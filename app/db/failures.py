@@ -28,7 +28,7 @@ _REFUSAL: Final = re.compile(
 """libpq gives no SQLSTATE for a connection that was refused, only words."""
 _CUT_WORDS: Final = re.compile(
     r"terminating connection"
-    r"|[Cc]losed the connection"
+    r"|losed the connection"  # with a large C, too
     r"|connection not open"
     r"|could not (receive data from|send data to) server"
     r"|(connection|cursor) already closed"

@@ -1,11 +1,15 @@
 """What is a lost connection, and what is not: by PostgreSQL's code, by psycopg2's flag, by libpq's words."""
 
+from typing import Any
+
 import psycopg2
 import pytest
 
+from app.db.engine import make_engine
 from app.db.failures import is_cut, translate
 from app.errors import OutageError, RefusedError
 
+SQLALCHEMY: Any = make_engine("postgresql://").dialect
 LOST = [
     "terminating connection due to administrator command\nSSL connection has been closed unexpectedly\n",
     "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n",
@@ -26,7 +30,13 @@ LOST = [
 def test_a_lost_connection_is_told_by_what_is_said_of_it(said: str) -> None:
     error = psycopg2.OperationalError(said)
     assert is_cut(error)
+    assert SQLALCHEMY.is_disconnect(error, None, None)
     assert type(translate(error)) is OutageError
+
+
+@pytest.mark.parametrize("said", SQLALCHEMY._is_disconnect_messages)
+def test_all_words_are_known_that_sqlalchemy_knows(said: str) -> None:
+    assert is_cut(psycopg2.OperationalError(f"{said}: and more"))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +51,7 @@ def test_a_lost_connection_is_told_by_what_is_said_of_it(said: str) -> None:
 )
 def test_what_a_name_or_a_later_line_says_is_no_cut(said: str) -> None:
     assert not is_cut(psycopg2.OperationalError(said))
+    assert not SQLALCHEMY.is_disconnect(psycopg2.OperationalError(said), None, None)
 
 
 def test_only_psycopg2_s_errors_tell_of_a_cut() -> None:
