@@ -2,7 +2,7 @@
 
 Invariant: one record is one line whatever an id contains (control characters are escaped), and a record carries
 ids and reasons, never a message body, a result or a secret. Fields come through ``extra=fields(job_id=…)``, and cost
-nothing where the format shows none.
+nothing where the format shows none. What is said of every segment goes through `info_each`.
 
 Lines below WARNING are written together, `LATEST_SECONDS` after the first of them at the latest; all are at every end
 but a hard one: what ends a process from outside or in native code (SIGKILL) takes those of its last `LATEST_SECONDS`.
@@ -13,9 +13,10 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any, Final
+from functools import lru_cache
+from typing import IO, Final
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUIET: Final = ("boto3", "botocore", "urllib3", "redis", "sqlalchemy", "s3transfer")
@@ -26,6 +27,9 @@ LATEST_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 1.0
 _STEP_SECONDS: Final = 0.01
 
+type Ids = Mapping[str, object]
+type Said = tuple[str, Ids | None]
+"""An event, and its ids where the format shows any."""
 
 _shows_fields = False
 _worker: dict[str, str] = {}
@@ -60,6 +64,35 @@ def setup_logging(level: str, log_format: str, stream: IO[str] | None = None) ->
     _skip_what_no_format_shows()
 
 
+def info_each(log: logging.Logger, event: str, said: Iterable[tuple[tuple[object, ...], Ids | None]]) -> None:
+    """`log.info(event, *arguments, extra=ids)` for each of `said`, its arguments and ids, at a fraction of the cost.
+
+    Where our own handler alone listens no record is made: only another listener would see one.
+    """
+    if not log.isEnabledFor(logging.INFO):
+        return
+    match _listeners(log):
+        case [BatchHandler(formatter=LineFormatter() as formatter, level=level) as handler] if level <= logging.INFO:
+            events = ((event % arguments, ids) for arguments, ids in said)
+            handler.add(formatter.lines(time.time(), log.name, "INFO", events), logging.INFO)
+        case _:
+            for arguments, ids in said:
+                log.info(event, *arguments, extra=ids)
+
+
+def _listeners(log: logging.Logger) -> list[object]:
+    """Whatever is shown a record of `log`: what makes it, filters and handlers, also those above `log`."""
+    listeners: list[object] = [*log.filters]
+    if logging.getLogRecordFactory() is not logging.LogRecord:
+        listeners.append(logging.getLogRecordFactory())
+    logger: logging.Logger | None = log
+    while logger is not None:
+        for handler in logger.handlers:
+            listeners += [*handler.filters, handler]
+        logger = logger.parent if logger.propagate else None
+    return listeners
+
+
 def wait_until_written() -> None:
     """Let the lines in hand be written, for a second at most. Takes no lock: for a signal handler that ends it all."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -69,46 +102,10 @@ def wait_until_written() -> None:
 
 
 def _skip_what_no_format_shows() -> None:
-    """Spare every record the look at the stack, thread, process and path (the logging HOWTO's "Optimization")."""
-    logging.setLogRecordFactory(Record)
+    """Spare every record the look at the stack, thread and process (the logging HOWTO's "Optimization")."""
     for switch in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, switch, False)
     setattr(logging, "_srcfile", None)  # noqa: B010  (private, but documented there)
-
-
-class Record(logging.LogRecord):
-    """A record whose path is not taken apart, which is a third of what making one costs."""
-
-    def __init__(  # as the class's it replaces
-        self,
-        name: str,
-        level: int,
-        pathname: str,
-        lineno: int,
-        msg: object,
-        args: Any,
-        exc_info: Any,
-        func: str | None = None,
-        sinfo: str | None = None,
-        **_: object,
-    ) -> None:
-        created = time.time()
-        self.name = name
-        self.msg = msg
-        self.args = args[0] if len(args) == 1 and isinstance(args[0], dict) and args[0] else args
-        self.levelname = logging.getLevelName(level)
-        self.levelno = level
-        self.pathname = self.filename = pathname
-        self.module = ""
-        self.lineno = lineno
-        self.funcName = func  # type: ignore[assignment]
-        self.exc_info = exc_info
-        self.exc_text = None
-        self.stack_info = sinfo
-        self.created = created
-        self.msecs = created % 1 * 1000 // 1
-        self.relativeCreated = 0.0
-        self.thread = self.threadName = self.process = self.processName = self.taskName = None
 
 
 class BatchHandler(logging.StreamHandler[IO[str]]):
@@ -130,13 +127,22 @@ class BatchHandler(logging.StreamHandler[IO[str]]):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.append(self.format(record) + self.terminator)
-            if record.levelno >= self._at_once_from:
-                self.flush()
-            elif len(self._lines) == 1:
-                self._flush_soon()
+            self.add([self.format(record)], record.levelno)
         except Exception:  # noqa: BLE001  (as in logging: a record that can't be shown harms nobody)
             self.handleError(record)
+
+    def add(self, lines: Sequence[str], level: int) -> None:
+        """Have `lines` of one level written, without their ends."""
+        self.acquire()
+        try:
+            none_waited = not self._lines
+            self._lines += lines
+            if level >= self._at_once_from:
+                self.flush()
+            elif none_waited:
+                self._flush_soon()
+        finally:
+            self.release()
 
     def flush(self) -> None:
         """Write what waits. What the stream refuses is lost, as a line alone would be."""
@@ -144,7 +150,7 @@ class BatchHandler(logging.StreamHandler[IO[str]]):
         try:
             if self._lines:
                 with suppress(OSError, ValueError):
-                    self.stream.write("".join(self._lines))
+                    self.stream.write(self.terminator.join([*self._lines, ""]))
                     self.stream.flush()
         finally:
             self._lines.clear()
@@ -175,45 +181,56 @@ class BatchHandler(logging.StreamHandler[IO[str]]):
             self.release()
 
 
-class TextFormatter(logging.Formatter):
-    """The published text format in local time; the second's text is made once a second."""
+class LineFormatter(logging.Formatter):
+    """Makes lines of what a logger says, be there a record of it or not."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._second = -1
-        self._stamp = ""
+    def lines(self, created: float, name: str, level: str, said: Iterable[Said]) -> list[str]:
+        """What the logger `name` says at `created` (seconds since the epoch), a line each, without its end."""
+        raise NotImplementedError
+
+
+class TextFormatter(LineFormatter):
+    """The published text format in local time."""
 
     def format(self, record: logging.LogRecord) -> str:
-        second = int(record.created)
-        if second != self._second:
-            self._stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-            self._second = second
-        line = f"{self._stamp} - {record.name} - {record.levelname} - {one_line(record.getMessage())}"
+        (line,) = self.lines(record.created, record.name, record.levelname, [(record.getMessage(), None)])
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
 
+    def lines(self, created: float, name: str, level: str, said: Iterable[Said]) -> list[str]:
+        start = f"{_local_time(int(created))} - {name} - {level} - "
+        return [start + one_line(event) for event, _ in said]
 
-class JsonFormatter(logging.Formatter):
+
+class JsonFormatter(LineFormatter):
     """One JSON object a line: time (UTC, ISO 8601), logger, level, event, the worker and the record's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        entry: dict[str, Any] = {
-            "time": f"{moment}.{int(record.msecs):03d}Z",
-            "logger": record.name,
-            "level": record.levelname,
-            "event": record.getMessage(),
-            **_worker,
-            **_fields(vars(record)),
-        }
+        ids = {key: value for key, value in vars(record).items() if key not in _OWN}
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+            ids["exception"] = self.formatException(record.exc_info)
+        (line,) = self.lines(record.created, record.name, record.levelname, [(record.getMessage(), ids)])
+        return line
+
+    def lines(self, created: float, name: str, level: str, said: Iterable[Said]) -> list[str]:
+        moment = f"{_universal_time(int(created))}.{int(created % 1 * 1000):03d}Z"
+        start = _to_json({"time": moment, "logger": name, "level": level})[:-1]
+        return [f"{start}, {_to_json({'event': event, **_worker, **(ids or {})})[1:]}" for event, ids in said]
 
 
-def _fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in attributes.items() if key not in _OWN}
+_to_json: Final = json.JSONEncoder(default=str).encode
+
+
+@lru_cache(maxsize=2)
+def _local_time(second: int) -> str:
+    """Made once a second: it costs as much as the rest of a line."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+
+
+@lru_cache(maxsize=2)
+def _universal_time(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def one_line(text: str) -> str:

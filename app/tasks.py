@@ -20,7 +20,7 @@ from app.errors import (
     PermanentError,
     ProcessorError,
 )
-from app.logs import fields
+from app.logs import fields, info_each
 from app.service.charging import Charger, claim_fields, give_up, retry_seconds
 from app.service.claiming import Claimer
 from app.service.settling import OUTAGE_SECONDS, Settler
@@ -162,17 +162,20 @@ class TaskService:
         self, requests: Sequence[SegmentRequest], received_at: float, *, alone: bool = False
     ) -> list[ClaimAnswer]:
         """Claim the rows; an answer a request. Raises what a `ClaimStore` does, for all of them."""
-        for request in requests:
-            log.info(
-                "Attempting to claim segment task %s",
-                request.segment_id,
-                extra=fields(job_id=request.job_id, segment_id=request.segment_id),
-            )
+        attempted = (
+            ((request.segment_id,), fields(job_id=request.job_id, segment_id=request.segment_id))
+            for request in requests
+        )
+        info_each(log, "Attempting to claim segment task %s", attempted)
         with self._meter.step("claim"):
             answers = self._claimer.claim(requests, received_at, alone=alone)
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(answer, Claimed):
-                _say_claimed(request, answer)
+        _say_claimed(
+            [
+                (request, answer)
+                for request, answer in zip(requests, answers, strict=True)
+                if isinstance(answer, Claimed)
+            ]
+        )
         return answers
 
     def _not_claimed(self, error: ProcessorError) -> Outcome:
@@ -236,8 +239,8 @@ class TaskService:
         held = [claim for claim in claims if not self._leases.is_lost(claim)]
         if not held:
             return []
-        for claim in held:
-            log.info("Processing segment %s for job %s", claim.segment_id, claim.job_id, extra=claim_fields(claim))
+        begun = (((claim.segment_id, claim.job_id), claim_fields(claim)) for claim in held)
+        info_each(log, "Processing segment %s for job %s", begun)
         try:
             answers = self._relate_all([_start(claim) for claim in held])
         except OutageError as error:
@@ -307,16 +310,21 @@ def _start(claim: Claimed) -> Start:
     )
 
 
-def _say_claimed(request: SegmentRequest, claim: Claimed) -> None:
-    log.info("Successfully claimed segment task %s", request.segment_id, extra=claim_fields(claim))
-    if (claim.start, claim.end) != (request.start, request.end):
-        log.warning(
-            "Segment %s of job %s: the message says [%d, %d), the row [%d, %d); the row's span counts",
-            request.segment_id,
-            request.job_id,
-            request.start,
-            request.end,
-            claim.start,
-            claim.end,
-            extra=claim_fields(claim),
-        )
+def _say_claimed(claimed: Sequence[tuple[SegmentRequest, Claimed]]) -> None:
+    info_each(
+        log,
+        "Successfully claimed segment task %s",
+        (((claim.segment_id,), claim_fields(claim)) for _, claim in claimed),
+    )
+    for request, claim in claimed:
+        if (claim.start, claim.end) != (request.start, request.end):
+            log.warning(
+                "Segment %s of job %s: the message says [%d, %d), the row [%d, %d); the row's span counts",
+                request.segment_id,
+                request.job_id,
+                request.start,
+                request.end,
+                claim.start,
+                claim.end,
+                extra=claim_fields(claim),
+            )

@@ -185,11 +185,12 @@ class Pair:
     def reach(self, start: int, end: int) -> tuple[int, int] | None:
         """(least start, greatest end) of the hits of [start, end); None when nothing is hit."""
         found: tuple[int, int] | None = None
-        for chain in self.chains:
-            starts = chain.starts
+        chains, from_other_end = self.given
+        for chain in self.chains if from_other_end else chains:
             first = bisect_right(chain.ends, start)
-            if first < len(starts) and starts[first] < end:
-                hit = chain.extremes(first, bisect_left(starts, end, first))
+            stop = bisect_left(chain.starts, end, first)
+            if first < stop:
+                hit = (chain.lows[first], chain.highs[stop - 1]) if chain.ordered else chain.extremes(first, stop)
                 found = hit if found is None else (min(found[0], hit[0]), max(found[1], hit[1]))
         return found
 

@@ -6,10 +6,12 @@ a time, so many walks driven together need one load a level; where pages come fr
 
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from app.core.segments import Start
 from app.errors import PermanentError
+from app.logs import info_each
 from app.pages.page import Page
 from app.pages.reading import Reading
 from app.pages.spans import Pair
@@ -40,6 +42,10 @@ class Visit(NamedTuple):
     target: str
     low: int
     high: int
+
+
+_visit = partial(tuple.__new__, Visit)
+"""As `Visit` does it, without its constructor, which is Python and which each text of each walk would pass."""
 
 
 class Step(NamedTuple):
@@ -75,14 +81,15 @@ def walk(manifestation_id: str, start: int, end: int, steps: list[Step] | None =
             if page.problem:
                 raise PermanentError(page.problem)
             for pair in page.near(low, high) if steps is None else page.pairs:
-                if pair.target in visited:
+                target = pair.target
+                if target in visited:
                     if steps is not None:
                         steps.append(Step(depth, here, pair, True, None))
                     continue
                 hit = pair.reach(low, high)
                 if hit is not None:
-                    visited.add(pair.target)
-                    reached.append(Visit(pair.target, *hit))
+                    visited.add(target)
+                    reached.append(_visit((target, *hit)))
                 if steps is not None:
                     steps.append(Step(depth, here, pair, False, reached[-1] if hit else None))
         visits += reached
@@ -123,9 +130,8 @@ def walk_together(
 
     A start that cannot be answered gets its error as its answer; the others go on. What `source` raises passes.
     """
-    if logger.isEnabledFor(logging.INFO):
-        for start in starts:
-            logger.info("Starting BFS traversal from manifestation %s", start.manifestation_id)
+    begun = (((start.manifestation_id,), None) for start in starts)
+    info_each(logger, "Starting BFS traversal from manifestation %s", begun)
     answers: dict[int, RelatedTexts | PermanentError] = {}
     pages: dict[str, Page] = {}
     # What is loaded now is read after the last of the claims returned, so it may carry the latest time.
@@ -152,11 +158,13 @@ def walk_together(
 
 def _needs(starts: Sequence[Start], frontiers: Mapping[int, list[str]], pages: Mapping[str, Page]) -> dict[str, int]:
     """What the next level still lacks: id to the strictest freshness that any of the walks asks for."""
-    needs: dict[str, int] = {}
+    wanted: dict[int, dict[str, None]] = {}
     for at, frontier in frontiers.items():
-        fresh_since_us = starts[at].fresh_since_us
-        for wanted in frontier:
-            page = pages.get(wanted)
+        wanted.setdefault(starts[at].fresh_since_us, {}).update(dict.fromkeys(frontier))
+    needs: dict[str, int] = {}
+    for fresh_since_us, names in sorted(wanted.items()):
+        for name in names:
+            page = pages.get(name)
             if page is None or page.read_at_us < fresh_since_us:
-                needs[wanted] = max(fresh_since_us, needs.get(wanted, fresh_since_us))
+                needs[name] = fresh_since_us
     return needs

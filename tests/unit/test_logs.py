@@ -12,7 +12,7 @@ import time
 import pytest
 
 from app import logs
-from app.logs import BatchHandler, fields, set_worker, setup_logging
+from app.logs import BatchHandler, fields, info_each, set_worker, setup_logging
 from tests.support.worker import wait_until
 
 NEVER_SECONDS = 3_600.0
@@ -157,6 +157,101 @@ def test_together_the_lines_are_those_of_a_plain_handler(log_format: str, stream
     assert written(stream) == plain.stream.getvalue()
 
 
+@pytest.fixture
+def _time_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.25)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_250_000_000)
+
+
+@pytest.mark.usefixtures("_time_stands")
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_said_at_once_the_lines_are_those_said_one_by_one(log_format: str, stream: io.StringIO) -> None:
+    setup_logging("INFO", log_format, stream)
+    set_worker("host-1")
+    log = logging.getLogger("app.tasks")
+    said = [((name, "J"), fields(segment_id=name, attempt=2)) for name in ("a", "b\n\u2028", "%s", '\x1b"')]
+    info_each(log, "Processing segment %s for job %s", said)
+    for arguments, ids in said:
+        log.info("Processing segment %s for job %s", *arguments, extra=ids)
+    lines = written(stream).splitlines()
+    assert len(lines) == 8
+    assert lines[:4] == lines[4:]
+
+
+def test_no_record_is_made_that_nobody_sees(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup_logging("INFO", "text", stream)
+    monkeypatch.setattr(logging.Logger, "makeRecord", None)
+    info_each(logging.getLogger("app.tasks"), "Late %s", [(("a",), None)])
+    assert written(stream).endswith(" - app.tasks - INFO - Late a\n")
+
+
+@pytest.mark.parametrize("where", ["root", "app", "app.tasks", "filter", "handler's filter", "factory"])
+def test_who_else_listens_gets_a_record_a_line(
+    where: str, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup_logging("INFO", "json", stream)
+    seen: list[logging.LogRecord] = []
+    log = logging.getLogger("app.tasks")
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+
+    def listen(record: logging.LogRecord) -> bool:
+        seen.append(record)
+        return True
+
+    def make(*arguments: object, **more: object) -> logging.LogRecord:
+        seen.append(logging.LogRecord(*arguments, **more))  # type: ignore[arg-type]
+        return seen[-1]
+
+    match where:
+        case "filter":
+            monkeypatch.setattr(log, "filters", [listen])
+        case "handler's filter":
+            logging.getLogger().handlers[0].addFilter(listen)
+        case "factory":
+            monkeypatch.setattr(logging, "_logRecordFactory", make)
+        case _:
+            logger = logging.getLogger(where)
+            monkeypatch.setattr(logger, "handlers", [*logger.handlers, Listener()])
+    info_each(log, "Late %s", [(("a",), {"job_id": "J"}), (("b",), {"job_id": "K"})])
+    assert [(record.getMessage(), vars(record)["job_id"]) for record in seen] == [("Late a", "J"), ("Late b", "K")]
+    assert [json.loads(line)["event"] for line in written(stream).splitlines()] == ["Late a", "Late b"]
+
+
+@pytest.mark.parametrize("who", ["root", "handler", "logger"])
+def test_nothing_is_said_at_once_below_the_level(
+    who: str, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup_logging("INFO", "text", stream)
+    log = logging.getLogger("app.tests.quiet")
+    root = logging.getLogger()
+    {"root": root.setLevel, "handler": root.handlers[0].setLevel, "logger": log.setLevel}[who](logging.WARNING)
+    info_each(log, "Late %s", [(("a",), None)])
+    log.setLevel(logging.NOTSET)
+    assert written(stream) == ""
+
+
+def test_what_is_said_at_once_keeps_its_place(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> None:
+    monkeypatch.setattr(logs, "LATEST_SECONDS", NEVER_SECONDS)
+    setup_logging("INFO", "text", stream)
+    log = logging.getLogger("app.tasks")
+    log.info("1")
+    info_each(log, "%s", [(("2",), None), (("3",), None)])
+    info_each(logging.getLogger("app.neo4j_database"), "%s", [(("4",), None)])
+    assert stream.getvalue() == ""
+    log.warning("5")
+    assert re.findall(r"- (\d)$", stream.getvalue(), re.MULTILINE) == ["1", "2", "3", "4", "5"]
+
+
+def test_lines_said_at_once_are_written_though_none_follows(stream: io.StringIO) -> None:
+    setup_logging("INFO", "text", stream)
+    info_each(logging.getLogger("app.tasks"), "%s", [])
+    info_each(logging.getLogger("app.tasks"), "%s", [(("first",), None), (("last",), None)])
+    wait_until(lambda: stream.getvalue().endswith("last\n"), "the lines", 30)
+
+
 def test_lines_are_written_together(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> None:
     monkeypatch.setattr(logs, "LATEST_SECONDS", NEVER_SECONDS)
     setup_logging("INFO", "text", stream)
@@ -232,6 +327,7 @@ def test_a_broken_stream_keeps_nothing_and_ends_nothing(stream: io.StringIO) -> 
     [
         ("log.info('last')", 0),
         ("log.info('last'); sys.exit(3)", 3),
+        ("logs.info_each(log, '%s', [(('last',), None)]); raise ValueError", 1),
         ("log.info('last'); raise ValueError", 1),
         ("log.info('last'); logging.shutdown(); os._exit(4)", 4),
         ("logging.shutdown(); log.info('last'); os._exit(5)", 5),
