@@ -4,7 +4,8 @@ Invariant: nobody waits for it but who needs a page that is being read at that m
 be read finds out by himself. It reads no more pages than the job has segments, and fills at most half of the memory.
 
 A walk meets the texts of a family that lie near its segment, and all walks of a job together meet all of them. A page
-costs half as much in a query for many as in one of its own, and the sooner it comes the fewer walks wait for it.
+costs half as much in a query for many as in one of its own, so what walks need of them later is not asked for twice:
+they wait for what is on its way.
 """
 
 import logging
@@ -19,7 +20,7 @@ from app.pages.reading import Reading
 
 logger = logging.getLogger(__name__)
 
-MAX_PAGES_AT_ONCE: Final = 64
+MAX_PAGES_AT_ONCE: Final = 512
 
 type Get = Callable[[Mapping[str, int], Reading], Mapping[str, Page]]
 """`PageSource.get`."""

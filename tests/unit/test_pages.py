@@ -70,7 +70,7 @@ def test_pairs_near_a_span_are_all_that_reach_from_it_in_their_order(
 def test_of_many_texts_that_are_aligned_with_a_part_each_few_are_looked_at() -> None:
     pairs = [pair_of(f"t{at}", [(at * 50, at * 50 + 100, 0, 1)]) for at in range(200)]
     page = Page("m", 0, True, tuple(pairs))
-    assert [pair.target for pair in page.near(5_010, 5_020)] == [f"t{at}" for at in range(96, 102)]
+    assert [pair.target for pair in page.near(5_010, 5_020)] == [f"t{at}" for at in range(98, 103)]
     assert len(page.near(0, 10_000)) == 200
 
 
