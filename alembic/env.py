@@ -5,13 +5,16 @@ Invariant: a first migration never touches tables that somebody else has made.
 
 import sys
 
+import psycopg2
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from alembic import context
 from app.config import get
+from app.db.engine import make_engine
+from app.db.failures import translate
 from app.db.models import Base
-from app.db.postgres import STATEMENT_TIMEOUT_MS, make_engine, translate
+from app.db.postgres import STATEMENT_TIMEOUT_MS
 from app.errors import ConfigurationError, OutageError, SchemaError
 
 # Two workers deployed at once may both run the migrations: the second waits, and finds nothing left to do.
@@ -48,9 +51,9 @@ else:
         run_online(get("POSTGRES_URL"))
     except ConfigurationError as error:
         sys.exit(str(error))
-    except SQLAlchemyError as error:
+    except DBAPIError as error:
         # What PostgreSQL does not allow or can't do now is one line; what a migration does wrong keeps its traceback.
-        found = translate(error)
+        found = translate(error.orig) if isinstance(error.orig, psycopg2.Error) else None
         if not isinstance(found, OutageError) or isinstance(found, SchemaError):
             raise
         sys.exit(str(found))

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from app.core.jobs import Job
 from app.db.jobs import PostgresJobs
-from app.db.postgres import make_engine
+from app.db.postgres import Database
 from app.errors import ProcessorError
 from app.jobs.tables import relations_table
 from app.sqs.queue import Queue, make_client
@@ -121,8 +121,8 @@ def _demo(stack: Stack) -> None:
         _run("alembic", "upgrade", "head", environment=environment)
     with _step(3, "Load a family of aligned texts into Neo4j"):
         family = _load(environment)
-    engine = make_engine(environment["POSTGRES_URL"])
-    jobs = PostgresJobs(engine)
+    database = Database(environment["POSTGRES_URL"])
+    jobs = PostgresJobs(database)
     try:
         with _step(4, f"Make a job: python -m app.jobs create {TEXT}"):
             job_id = _run("app.jobs", "create", TEXT, environment=environment).strip()
@@ -138,7 +138,7 @@ def _demo(stack: Stack) -> None:
         with _step(7, f"Look at what is related to the first segments of {TEXT}"):
             console.print(relations_table(islice(jobs.read_records(job_id), SHOWN_SEGMENTS)))
     finally:
-        engine.dispose()
+        database.dispose()
 
 
 @contextmanager

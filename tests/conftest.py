@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 
 import neo4j
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from app.db.postgres import make_engine
 from app.sqs.queue import Queue
 from devstack.families import Family, empty_graph, load_family, make_constraints
 from devstack.stack import Stack
+from tests.support.engine import Engine
 from tests.support.services import Queues, base_environment, environment_of, migrate, sqs_client
 from tests.support.stacks import SHARED_STACK, reserve
 
@@ -85,7 +85,7 @@ def bare_postgres_url(stack: Stack) -> Iterator[str]:
 @pytest.fixture
 def engine(postgres_url: str) -> Iterator[Engine]:
     """An engine on the test's own database."""
-    engine = make_engine(postgres_url, pool_size=12)
+    engine = Engine(postgres_url, pool_size=12)
     yield engine
     engine.dispose()
 
@@ -155,7 +155,7 @@ def environment(stack: Stack, postgres_url: str, queues: Queues) -> dict[str, st
 
 
 def _admin(url: str, statement: str) -> None:
-    engine = make_engine(url, pool_size=1)
+    engine = Engine(url, pool_size=1)
     with engine.connect() as connection:
         connection.execute(text(statement))
     engine.dispose()

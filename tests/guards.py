@@ -321,6 +321,27 @@ GUARDS: Final = (
         "tests/integration/test_prepared.py::test_lanes_that_are_refused_at_once_all_repeat",
     ),
     Guard(
+        "a cut connection takes the idle ones with it",
+        "app/db/pool.py",
+        "if self._is_cut(error):",
+        "if False:",
+        "tests/integration/test_postgres.py::test_idle_connections_that_are_all_cut_cost_one_repeat",
+    ),
+    Guard(
+        "a connection with something open on it is not lent again",
+        "app/db/pool.py",
+        " and made.connection.is_idle",
+        "",
+        "tests/integration/test_postgres.py::test_what_is_left_open_or_closed_is_not_lent_again",
+    ),
+    Guard(
+        "a place in the pool is free whatever its borrower ends by",
+        "app/db/pool.py",
+        "self._places.release()",
+        "pass",
+        "tests/unit/test_pool.py::test_whatever_a_borrower_ends_by_gives_its_place_back",
+    ),
+    Guard(
         "a PostgreSQL that only reads is down",
         "app/db/checks.py",
         "if only_reads:",
@@ -329,7 +350,7 @@ GUARDS: Final = (
     ),
     Guard(
         "a missing right is not a missing migration",
-        "app/db/postgres.py",
+        "app/db/failures.py",
         "if code in _OTHER_TABLES:",
         'if code[:2] == "42":',
         "tests/integration/test_postgres.py::test_a_right_that_is_missing_is_named_and_no_migration_advised",

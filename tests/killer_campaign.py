@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import neo4j
-from sqlalchemy import Engine
 
-from app.db.postgres import make_engine
 from app.sqs.queue import Queue
 from devstack.families import empty_graph, load_family, make_constraints
 from devstack.stack import Stack
 from tests.support import killer_job
 from tests.support.endstate import is_over
+from tests.support.engine import Engine
 from tests.support.killer_job import Found, KillerJob
 from tests.support.services import base_environment, migrate, sqs_client
 from tests.support.stacks import reserve
@@ -100,7 +99,7 @@ def _arena(stack: Stack, options: Options, number: int) -> Iterator[Arena]:
         client.delete_queue(QueueUrl=old)
     dead = stack.make_queue(f"{PREFIX}-{number}-dead")
     segments = stack.make_queue(f"{PREFIX}-{number}", dead_letter_queue=dead)
-    engine = make_engine(url, pool_size=2)
+    engine = Engine(url, pool_size=2)
     try:
         yield Arena(
             engine=engine,

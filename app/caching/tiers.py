@@ -9,7 +9,7 @@ for once and not by one thread after another, and what is read ahead keeps nobod
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
@@ -115,10 +115,11 @@ class PageCache:
         """
         shared = None
         if url:
-            from app.caching.redis_store import RedisStore  # a tenth of the start, for those who have one
+            with ThreadPoolExecutor(1) as aside:
+                key = aside.submit(derive_key, secret, loader.graph_id, clock_id)  # leaves the interpreter to others
+                from app.caching.redis_store import RedisStore  # a tenth of the start, for those who have one
 
-            key = derive_key(secret, loader.graph_id, clock_id)
-            shared = SharedTier(RedisStore(url), key, ttl_seconds, meter=meter)
+            shared = SharedTier(RedisStore(url), key.result(), ttl_seconds, meter=meter)
         background = Background("sharing pages")
         return cls(loader, MemoryTier(memory_bytes), shared, run_in_background=background, meter=meter)
 

@@ -9,8 +9,6 @@ every later write is conditional on it.
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Engine
-
 from app.core.segments import (
     JUST_AFTER_SECONDS,
     Abandoned,
@@ -26,7 +24,7 @@ from app.core.segments import (
     Unknown,
 )
 from app.db.arrays import plain_array, text_array
-from app.db.postgres import run
+from app.db.postgres import Database, run
 from app.db.prepared import Prepared
 
 # One transaction: lock; send redriven FAILED segments back to QUEUED (the table's trigger gives back what they had
@@ -167,8 +165,8 @@ _CLAIM: Final = Prepared(CLAIM, is_lasting=False)
 class PostgresClaims:
     """`ClaimStore` on PostgreSQL. `worker` names this start of this process; it is kept for operators."""
 
-    def __init__(self, engine: Engine, worker: str, max_attempts: int) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, worker: str, max_attempts: int) -> None:
+        self._database = database
         self._worker = worker
         self._max_attempts = max_attempts
 
@@ -178,7 +176,7 @@ class PostgresClaims:
         """See `ClaimStore`; one round trip."""
         wait_seconds = min(LONGEST_LOCK_WAIT_SECONDS, lease_seconds / LEASES_A_LOCK_WAIT)
         parameters = self._parameters(requests, tokens, lease_seconds, alone)
-        rows = _CLAIM.run(self._engine, parameters, lock_timeout_ms=max(1, int(wait_seconds * 1000)))
+        rows = _CLAIM.run(self._database, parameters, lock_timeout_ms=max(1, int(wait_seconds * 1000)))
         return [_answer(request, row) for request, row in zip(requests, rows, strict=True)]
 
     def check(self) -> None:
@@ -192,7 +190,7 @@ class PostgresClaims:
             "tokens": [claim.token for claim in claims],
             "lease_seconds": lease_seconds,
         }
-        return {row[0] for row in run(self._engine, RENEW, parameters)}
+        return {row[0] for row in run(self._database, RENEW, parameters)}
 
     def _parameters(
         self, requests: Sequence[SegmentRequest], tokens: Sequence[str], lease_seconds: float, alone: bool

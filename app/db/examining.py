@@ -5,10 +5,8 @@ Invariant: it only reads, and no table need be there.
 
 from typing import Any, Final
 
-from sqlalchemy import Engine
-
 from app.db.checks import TABLES
-from app.db.postgres import run
+from app.db.postgres import Database, run
 
 RIGHTS: Final = ["SELECT", "INSERT", "UPDATE"]
 
@@ -21,17 +19,17 @@ ORDER BY name, privilege
 """
 
 
-def read_level(engine: Engine) -> str | None:
+def read_level(database: Database) -> str | None:
     """The newest migration that was run; None when none was. Raises `OutageError`."""
-    if not run(engine, "SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL"):
+    if not run(database, "SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL"):
         return None
-    rows: list[Any] = run(engine, "SELECT version_num FROM alembic_version")
+    rows: list[Any] = run(database, "SELECT version_num FROM alembic_version")
     return str(rows[0].version_num) if rows else None
 
 
-def missing_rights(engine: Engine) -> dict[str, list[str]]:
+def missing_rights(database: Database) -> dict[str, list[str]]:
     """By right (SELECT, INSERT, UPDATE) the tables of ours on which this user lacks it. Raises `OutageError`."""
     missing: dict[str, list[str]] = {}
-    for row in run(engine, MISSING_RIGHTS, {"tables": TABLES, "rights": RIGHTS}):
+    for row in run(database, MISSING_RIGHTS, {"tables": TABLES, "rights": RIGHTS}):
         missing.setdefault(row.privilege, []).append(row.name)
     return missing

@@ -9,12 +9,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import batched
 from typing import Any, Final
 
-from sqlalchemy import Engine
-
 from app.core.jobs import Job, SegmentRecord
 from app.core.unsent import RESEND_AFTER_SECONDS, UnsentSegment
 from app.db.outbox import PostgresOutbox
-from app.db.postgres import run
+from app.db.postgres import Database, run
 
 RECORDS_PER_QUERY: Final = 100
 """Results are read so many at a time: a result may have hundreds of kilobytes."""
@@ -137,22 +135,22 @@ ORDER BY w.position
 class PostgresJobs:
     """Jobs on PostgreSQL; each method is one transaction and may raise `OutageError` or `TransientError`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def create(self, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> None:
         """Write the job with all its segments, (id, start, end), or nothing. Doing it twice does it once."""
-        run(self._engine, CREATE, _new_job(job_id, manifestation_id, segments))
+        run(self._database, CREATE, _new_job(job_id, manifestation_id, segments))
 
     def create_once(
         self, key: str, job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]
     ) -> None:
         """As `create`, and keep `key` with it; nothing when the key is kept already, with whatever job."""
-        run(self._engine, CREATE_ONCE, {**_new_job(job_id, manifestation_id, segments), "key": key})
+        run(self._database, CREATE_ONCE, {**_new_job(job_id, manifestation_id, segments), "key": key})
 
     def find_key(self, key: str) -> tuple[str, str] | None:
         """(manifestation id, job id) that the key is kept with."""
-        rows = _rows(self._engine, FIND_KEY, {"key": key})
+        rows = _rows(self._database, FIND_KEY, {"key": key})
         return (rows[0][0], rows[0][1]) if rows else None
 
     def get(self, job_id: str) -> Job | None:
@@ -170,16 +168,16 @@ class PostgresJobs:
     def list_unsent(self, job_id: str, after_segment_id: str | None, limit: int) -> list[UnsentSegment]:
         """QUEUED segments for which no message was sent, by segment_id; none of a cancelled job."""
         parameters = {"job_id": job_id, "after": after_segment_id, "limit": limit}
-        return [UnsentSegment(*row) for row in _rows(self._engine, LIST_UNSENT, parameters)]
+        return [UnsentSegment(*row) for row in _rows(self._database, LIST_UNSENT, parameters)]
 
     def mark_sent(self, task_ids: Collection[str]) -> None:
         """Their messages are on the queue."""
         parameters = {"task_ids": list(task_ids), "resend_after_seconds": RESEND_AFTER_SECONDS}
-        run(self._engine, MARK_SENT, parameters)
+        run(self._database, MARK_SENT, parameters)
 
     def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
         """Keep (task id, start, end) of segments whose producer gave none."""
-        PostgresOutbox(self._engine).store_spans(spans)
+        PostgresOutbox(self._database).store_spans(spans)
 
     def read_records(self, job_id: str, status: str | None = None) -> Iterator[SegmentRecord]:
         """Every segment of the job by (start, id), read as they are asked for; memory holds their keys only.
@@ -187,17 +185,17 @@ class PostgresJobs:
         With `status` those that have it now. No transaction stays open while a slow reader takes its time, so each
         record is true for itself.
         """
-        keys = run(self._engine, LIST_TASKS, {"job_id": job_id, "status": status})[0][0]
+        keys = run(self._database, LIST_TASKS, {"job_id": job_id, "status": status})[0][0]
         return self._read_tasks(bytes(keys or b""))
 
     def _read_tasks(self, keys: bytes) -> Iterator[SegmentRecord]:
         ids = (str(uuid.UUID(bytes=keys[at : at + KEY_BYTES])) for at in range(0, len(keys), KEY_BYTES))
         for chunk in batched(ids, RECORDS_PER_QUERY):
-            for row in _rows(self._engine, READ_RECORDS, {"task_ids": list(chunk)}):
+            for row in _rows(self._database, READ_RECORDS, {"task_ids": list(chunk)}):
                 yield SegmentRecord(*row)
 
     def _jobs(self, sql: str, **parameters: Any) -> Iterator[Job]:
-        return (Job(*row) for row in _rows(self._engine, sql, parameters))
+        return (Job(*row) for row in _rows(self._database, sql, parameters))
 
 
 def _new_job(job_id: str, manifestation_id: str, segments: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
@@ -210,6 +208,6 @@ def _new_job(job_id: str, manifestation_id: str, segments: Sequence[tuple[str, i
     }
 
 
-def _rows(engine: Engine, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
+def _rows(database: Database, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
     """Rows as plain tuples of whatever the statement selects."""
-    return list(run(engine, sql, parameters))
+    return list(run(database, sql, parameters))

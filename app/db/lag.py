@@ -6,10 +6,8 @@ however many jobs there were.
 
 from typing import Final
 
-from sqlalchemy import Engine
-
 from app.core.lag import Lag, OldestJob
-from app.db.postgres import run
+from app.db.postgres import Database, run
 
 OLDEST_UNFINISHED: Final = """
 SELECT job_id::text, manifestation_id, extract(epoch FROM clock_timestamp() - created_at)::float8
@@ -31,11 +29,11 @@ WHERE o.sent_at IS NULL AND j.status = 'COMPLETED'
 class PostgresLag:
     """Asks PostgreSQL; two transactions, each of which may raise `OutageError` or `TransientError`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def read(self) -> Lag:
         """How far the work is behind now, on PostgreSQL's clock."""
-        ((unsent, unsent_seconds),) = run(self._engine, UNSENT)
-        oldest = next((OldestJob(*row) for row in run(self._engine, OLDEST_UNFINISHED)), None)
+        ((unsent, unsent_seconds),) = run(self._database, UNSENT)
+        oldest = next((OldestJob(*row) for row in run(self._database, OLDEST_UNFINISHED)), None)
         return Lag(oldest, unsent, max(0.0, unsent_seconds))

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from sqlalchemy import Engine
-
 from app.core.endings import Announcement
 from app.core.unsent import RESEND_AFTER_SECONDS, UnsentSegment
-from app.db.postgres import run
+from app.db.postgres import Database, run
 from app.db.results import OUTBOX_LEASE_SECONDS
 from app.errors import StatementTimeoutError
 
@@ -206,13 +204,13 @@ class PostgresOutbox:
     With `job_id` a method looks at that job only.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def lease_unsent(self, limit: int, job_id: str | None = None) -> list[Announcement]:
         """Completion messages that nobody is sending, leased to the caller."""
         parameters = {"limit": limit, "lease_seconds": OUTBOX_LEASE_SECONDS, "job_id": job_id}
-        return [Announcement(*row) for row in run(self._engine, LEASE_UNSENT, parameters)]
+        return [Announcement(*row) for row in run(self._database, LEASE_UNSENT, parameters)]
 
     def mark_sent(self, announcements: Sequence[Announcement]) -> None:
         """They are on the queue; a row that somebody else has leased since is left to them."""
@@ -220,19 +218,19 @@ class PostgresOutbox:
             "job_ids": [announcement.job_id for announcement in announcements],
             "tokens": [announcement.token for announcement in announcements],
         }
-        run(self._engine, MARK_SENT, parameters)
+        run(self._database, MARK_SENT, parameters)
 
     def finish_forgotten(self, job_id: str | None = None) -> list[tuple[str, str]]:
         """Give jobs that have ended their status, and a completion message to send; (job id, status) of each."""
         ended: list[tuple[str, str]] = []
-        for row in run(self._engine, FIND_FORGOTTEN, {"job_id": job_id, "limit": MAX_FINISHED_A_CALL}):
+        for row in run(self._database, FIND_FORGOTTEN, {"job_id": job_id, "limit": MAX_FINISHED_A_CALL}):
             with suppress(StatementTimeoutError):
-                ended += [(each[0], each[1]) for each in run(self._engine, FINISH_FORGOTTEN, {"job_id": row[0]})]
+                ended += [(each[0], each[1]) for each in run(self._database, FINISH_FORGOTTEN, {"job_id": row[0]})]
         return ended
 
     def add_missing(self, job_id: str | None = None) -> list[str]:
         """Make the outbox row of COMPLETED jobs that have none; their ids."""
-        return [row[0] for row in run(self._engine, ADD_MISSING, {"job_id": job_id})]
+        return [row[0] for row in run(self._database, ADD_MISSING, {"job_id": job_id})]
 
     def mark_for_resending(
         self, limit: int, job_id: str | None = None, after_seconds: float | None = None
@@ -250,12 +248,12 @@ class PostgresOutbox:
             "sweep_lock": SWEEP_LOCK,
         }
         if after_seconds is None:
-            return [UnsentSegment(*row) for row in run(self._engine, MARK_DUE, parameters)]
-        return [UnsentSegment(*row) for row in run(self._engine, MARK_OLDER, parameters)]
+            return [UnsentSegment(*row) for row in run(self._database, MARK_DUE, parameters)]
+        return [UnsentSegment(*row) for row in run(self._database, MARK_OLDER, parameters)]
 
     def put_off(self, task_ids: Sequence[str]) -> None:
         """Nobody knows their span: a sweep looks at them again after a wait that doubles."""
-        run(self._engine, PUT_OFF, {**_WAITS, "task_ids": list(task_ids)})
+        run(self._database, PUT_OFF, {**_WAITS, "task_ids": list(task_ids)})
 
     def store_spans(self, spans: Sequence[tuple[str, int, int]]) -> None:
         """Keep (task id, start, end) of segments whose producer gave none."""
@@ -264,4 +262,4 @@ class PostgresOutbox:
             "starts": [span[1] for span in spans],
             "ends": [span[2] for span in spans],
         }
-        run(self._engine, STORE_SPANS, parameters)
+        run(self._database, STORE_SPANS, parameters)

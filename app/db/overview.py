@@ -5,10 +5,8 @@ Invariant: it only reads, and no statement gives more rows than it is asked for.
 
 from typing import Final
 
-from sqlalchemy import Engine
-
 from app.core.overview import SeenWorker
-from app.db.postgres import run
+from app.db.postgres import Database, run
 
 COUNT_JOBS: Final = "SELECT status, count(*) FROM root_job GROUP BY status"
 
@@ -36,18 +34,18 @@ SELECT (SELECT extract(epoch FROM statement_timestamp() - min(created_at))::floa
 class PostgresOverview:
     """Each method is one transaction and may raise `OutageError` or `TransientError`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def count_jobs(self) -> dict[str, int]:
         """How many jobs have which status."""
-        return dict(run(self._engine, COUNT_JOBS))
+        return dict(run(self._database, COUNT_JOBS))
 
     def list_workers(self, limit: int) -> list[SeenWorker]:
         """Who holds segments, those heard of last first."""
-        return [SeenWorker(*row) for row in run(self._engine, SEEN_WORKERS, {"limit": limit})]
+        return [SeenWorker(*row) for row in run(self._database, SEEN_WORKERS, {"limit": limit})]
 
     def ages(self) -> tuple[float | None, float | None]:
         """Seconds since the oldest unfinished job, and since the oldest unsent completion was made; None without."""
-        job, completion = run(self._engine, OLDEST)[0]
+        job, completion = run(self._database, OLDEST)[0]
         return job, completion

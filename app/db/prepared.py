@@ -7,14 +7,12 @@ server connection knows no prepared statements: then the plain text is sent.
 
 import re
 from collections.abc import Mapping
-from contextlib import closing
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
-from sqlalchemy import Engine, PoolProxiedConnection
-
-from app.db.postgres import LOCK_TIMEOUT_MS, bounds, keeps_plans, run
+from app.db.connection import Connection
+from app.db.postgres import LOCK_TIMEOUT_MS, Database, bounds, run
 
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s(::\w+(?:\[\])?)?")
 
@@ -51,19 +49,19 @@ class Prepared:
         )
 
     def run(
-        self, engine: Engine, parameters: Mapping[str, Any], *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+        self, database: Database, parameters: Mapping[str, Any], *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
     ) -> list[Any]:
         """The last statement's rows. Raises as `app.db.postgres.run`."""
-        return run(engine, partial(self._text_for, engine), parameters, lock_timeout_ms=lock_timeout_ms)
+        return run(database, partial(self._text_for, database), parameters, lock_timeout_ms=lock_timeout_ms)
 
-    def _text_for(self, engine: Engine, connection: PoolProxiedConnection) -> str:
+    def _text_for(self, database: Database, connection: Connection) -> str:
         """What to send on this connection, on which the statements are prepared the first time."""
-        if not keeps_plans(engine, connection):
+        if not database.keeps_plans(connection):
             return self._sql
-        if self._name not in connection.info:
-            with closing(connection.cursor()) as cursor:
+        if self._name not in connection.prepared:
+            with connection.cursor() as cursor:
                 cursor.execute(bounds() + self._prepare)
-            connection.info[self._name] = True
+            connection.prepared.add(self._name)
         return self._execute
 
 

@@ -7,9 +7,7 @@ does the rest.
 
 from typing import Final, NamedTuple
 
-from sqlalchemy import Engine
-
-from app.db.postgres import run
+from app.db.postgres import Database, run
 
 PRUNABLE: Final = """j.status IN ('COMPLETED', 'FAILED')
       AND j.updated_at < statement_timestamp() - %(days)s * interval '1 day'
@@ -105,14 +103,14 @@ class Pruned(NamedTuple):
 class PostgresPruning:
     """Each method is one transaction and may raise `OutageError` or `TransientError`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def find(self, days: float) -> list[Prunable]:
         """Jobs that ended more than `days` ago, with everything about them done."""
-        return [Prunable(*row) for row in run(self._engine, FIND, {"days": days})]
+        return [Prunable(*row) for row in run(self._database, FIND, {"days": days})]
 
     def prune(self, job_id: str, days: float, limit: int) -> Pruned | None:
         """Delete up to `limit` segments of the job, with the last of them the job; None: it may not be deleted now."""
         parameters = {"job_id": job_id, "days": days, "limit": limit}
-        return next((Pruned(*row) for row in run(self._engine, PRUNE, parameters)), None)
+        return next((Pruned(*row) for row in run(self._database, PRUNE, parameters)), None)

@@ -6,11 +6,9 @@ job (docs/formats.md); and each statement may be repeated, since it depends on t
 
 from typing import Any, Final
 
-from sqlalchemy import Engine
-
 from app.core.jobs import Drift, Miscount, Outlook
 from app.db.outbox import MAX_DOUBLINGS, OLDER
-from app.db.postgres import run
+from app.db.postgres import Database, run
 
 # The tables' triggers do the rest: attempts 0, the error gone, counted back, fresh_since moved to now. The
 # job is touched after the segments, as everywhere.
@@ -181,8 +179,8 @@ WHERE t.status IN ('QUEUED', 'IN_PROGRESS', 'RETRYING')
 class PostgresRepairs:
     """An operator's hand on jobs. Each method is one transaction and may raise `OutageError`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def requeue_failed(self, job_id: str, limit: int) -> int:
         """Send up to `limit` FAILED segments back to QUEUED, unsent, and lift a cancellation; how many."""
@@ -190,28 +188,28 @@ class PostgresRepairs:
 
     def cancel(self, job_id: str) -> int | None:
         """End what is unfinished; how many segments. None: there is no such job, or it is COMPLETED."""
-        rows = run(self._engine, CANCEL, {"job_id": job_id})
+        rows = run(self._database, CANCEL, {"job_id": job_id})
         return int(rows[0][0]) if rows else None
 
     def find_drift(self, job_id: str | None) -> list[Drift]:
         """Jobs that contradict their rows; without `job_id` only the unfinished and the last day's."""
-        rows: list[Any] = list(run(self._engine, FIND_DRIFT, {"job_id": job_id}))
+        rows: list[Any] = list(run(self._database, FIND_DRIFT, {"job_id": job_id}))
         return [Drift(*row) for row in rows]
 
     def repair(self, job_id: str) -> bool:
         """Count the job's rows again under its lock; whether anything was different."""
-        return bool(run(self._engine, REPAIR, {"job_id": job_id}))
+        return bool(run(self._database, REPAIR, {"job_id": job_id}))
 
     def find_miscounted(self, job_id: str | None) -> list[Miscount]:
         """Jobs with no rows, or others than `total_segments` says; without `job_id` only those that have not ended."""
-        rows: list[Any] = list(run(self._engine, FIND_MISCOUNTED, {"job_id": job_id}))
+        rows: list[Any] = list(run(self._database, FIND_MISCOUNTED, {"job_id": job_id}))
         return [Miscount(*row) for row in rows]
 
     def look_ahead(self, job_id: str | None, after_seconds: float) -> Outlook:
         """What each unfinished segment waits for; a message counts as young for `after_seconds`, doubled."""
         parameters = {"job_id": job_id, "after_seconds": after_seconds, "max_doublings": MAX_DOUBLINGS}
-        row: Any = run(self._engine, LOOK_AHEAD, parameters)[0]
+        row: Any = run(self._database, LOOK_AHEAD, parameters)[0]
         return Outlook(*row)
 
     def _count(self, sql: str, **parameters: Any) -> int:
-        return int(run(self._engine, sql, parameters)[0][0])
+        return int(run(self._database, sql, parameters)[0][0])

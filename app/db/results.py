@@ -8,10 +8,9 @@ jobs by job_id.
 from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
-from sqlalchemy import Engine
-
 from app.core.endings import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled, Surplus
 from app.db.arrays import plain_array, text_array
+from app.db.postgres import Database
 from app.db.prepared import Prepared
 
 OUTBOX_LEASE_SECONDS: Final = 30
@@ -120,8 +119,8 @@ _SETTLE: Final = Prepared(SETTLE)
 class PostgresResults:
     """`ResultStore` on PostgreSQL."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def settle(self, endings: Sequence[Ending]) -> Settled:
         """See `ResultStore`; one round trip.
@@ -130,7 +129,7 @@ class PostgresResults:
         """
         if not endings:
             return Settled(frozenset())
-        rows = _SETTLE.run(self._engine, _parameters(endings), lock_timeout_ms=SETTLE_LOCK_TIMEOUT_MS)
+        rows = _SETTLE.run(self._database, _parameters(endings), lock_timeout_ms=SETTLE_LOCK_TIMEOUT_MS)
         announcements = {
             row.job_id: Announcement(row.job_id, row.manifestation_id, row.lease_token)
             for row in rows
@@ -145,7 +144,7 @@ class PostgresResults:
 
     def check(self) -> None:
         """See that settling fits the tables, by settling nothing, which plans it for the first real one."""
-        _SETTLE.run(self._engine, _parameters([]))
+        _SETTLE.run(self._database, _parameters([]))
 
 
 def _parameters(endings: Sequence[Ending]) -> dict[str, Any]:

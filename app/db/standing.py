@@ -5,12 +5,10 @@ Invariant: it only reads, and each statement sees one moment.
 
 from typing import Any, Final
 
-from sqlalchemy import Engine
-
 from app.core.jobs import SEGMENT_STATUSES
 from app.core.overview import Speed
 from app.core.standing import Holder, LastError, Standing
-from app.db.postgres import run
+from app.db.postgres import Database, run
 
 RATE_SECONDS: Final = 60.0
 """The rate is that of the segments that ended in the last so many seconds."""
@@ -81,13 +79,13 @@ LIMIT %(limit)s
 class PostgresStandings:
     """Each method is one transaction and may raise `OutageError` or `TransientError`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def look_at(self, job_id: str) -> Standing:
         """Where the job stands; all is 0 when there is no such job."""
         parameters = {"job_id": job_id, "most_holders": MOST_HOLDERS, "rate_seconds": RATE_SECONDS}
-        row: Any = run(self._engine, STANDING, parameters)[0]
+        row: Any = run(self._database, STANDING, parameters)[0]
         counts = dict(zip(row.statuses or (), row.counts or (), strict=True))
         holders = zip(row.workers or (), row.held_segments or (), row.held_until or (), strict=True)
         error = None
@@ -111,4 +109,4 @@ class PostgresStandings:
     def find_ids(self, prefix: str) -> list[str]:
         """Ids of jobs whose hexadecimal digits begin with `prefix` (without hyphens), at most `MOST_CANDIDATES`."""
         parameters = {"first": prefix.ljust(32, "0"), "last": prefix.ljust(32, "f"), "limit": MOST_CANDIDATES}
-        return [row[0] for row in run(self._engine, FIND_IDS, parameters)]
+        return [row[0] for row in run(self._database, FIND_IDS, parameters)]

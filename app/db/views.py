@@ -7,11 +7,9 @@ index. Nothing here writes.
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Engine
-
 from app.core.jobs import Job, SegmentCounts, SegmentState
 from app.db.jobs import COLUMNS
-from app.db.postgres import run
+from app.db.postgres import Database, run
 
 JOBS: Final = (
     COLUMNS
@@ -51,8 +49,8 @@ WHERE job_id = %(job_id)s::uuid
 class PostgresViews:
     """Pages of jobs and segments on PostgreSQL; each method may raise `OutageError` or `TransientError`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def list_jobs(
         self, limit: int, *, status: str | None, manifestation_id: str | None, after: tuple[datetime, str] | None
@@ -66,13 +64,13 @@ class PostgresViews:
             "job_id": job_id,
             "limit": limit,
         }
-        return [Job(*row) for row in run(self._engine, JOBS, parameters)]
+        return [Job(*row) for row in run(self._database, JOBS, parameters)]
 
     def list_segments(self, job_id: str, limit: int, *, status: str | None, after: str | None) -> list[SegmentState]:
         """By segment_id; `after`: that of the last one of the page before."""
         parameters = {"job_id": job_id, "status": status, "after": after, "limit": limit}
-        return [SegmentState(*row) for row in run(self._engine, SEGMENTS, parameters)]
+        return [SegmentState(*row) for row in run(self._database, SEGMENTS, parameters)]
 
     def count_segments(self, job_id: str) -> SegmentCounts:
         """How many of the job's rows have which status."""
-        return SegmentCounts(*run(self._engine, COUNTS, {"job_id": job_id})[0])
+        return SegmentCounts(*run(self._database, COUNTS, {"job_id": job_id})[0])

@@ -11,7 +11,7 @@ from typing import Final
 from app.caching.redis_store import RedisStore
 from app.caching.store import StoreError
 from app.config import aws_access, find_complaints, load_settings
-from app.db.postgres import make_engine
+from app.db.postgres import Database
 from app.errors import ConfigurationError, ProcessorError, RefusedError, SchemaError
 from app.jobs.findings import MIGRATE, Finding, look_at_input_queue, look_at_other_queue, look_at_postgres
 from app.jobs.wiring import COMPLETED_QUEUE, DEAD_LETTERS, GRAPH, SEGMENTS_QUEUE, STORE
@@ -75,11 +75,11 @@ def _setting_of(about: str) -> str:
 
 
 def _postgres() -> Iterator[Finding]:
-    engine = make_engine(load_settings(*STORE).postgres_url, pool_size=1, application_name="segment-doctor")
+    database = Database(load_settings(*STORE).postgres_url, pool_size=1, application_name="segment-doctor")
     try:
-        yield from look_at_postgres(engine, _head())
+        yield from look_at_postgres(database, _head())
     finally:
-        engine.dispose()
+        database.dispose()
 
 
 def _head() -> str | None:

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Engine
-
 from app.db.checks import expect_tables, ping
 from app.db.claims import PostgresClaims
 from app.db.examining import missing_rights, read_level
+from app.db.postgres import Database
 from app.db.results import PostgresResults
 from app.sqs.queue import Queue
 
@@ -39,22 +38,22 @@ class Finding:
         return self.cure is not None
 
 
-def look_at_postgres(engine: Engine, head: str | None) -> Iterator[Finding]:
+def look_at_postgres(database: Database, head: str | None) -> Iterator[Finding]:
     """Whether it takes writes, is migrated to `head`, and lets us work. Raises `ProcessorError`."""
     about = "PostgreSQL"
-    ping(engine)
+    ping(database)
     yield Finding(about, "answers and takes writes")
-    level = read_level(engine)
+    level = read_level(database)
     if level != head:
         yield Finding(about, f"the migrations' level is {level or 'none at all'}, this code needs {head}", MIGRATE)
         return
     yield Finding(about, f"the migrations' level is {level}")
-    missing = missing_rights(engine)
+    missing = missing_rights(database)
     for right, tables in missing.items():
         names = ", ".join(tables)
         yield Finding(about, f"no right to {right} on {names}", GRANT.format(right=right, tables=names))
     if not missing:
-        expect_tables(engine, PostgresClaims(engine, "doctor", 1), PostgresResults(engine))
+        expect_tables(database, PostgresClaims(database, "doctor", 1), PostgresResults(database))
         yield Finding(about, "the tables fit, and all rights are there")
 
 

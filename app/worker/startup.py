@@ -7,9 +7,8 @@ help, it is a `ConfigurationError`, whatever else is waited for at the time.
 import logging
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from functools import partial
 from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from app.errors import ConfigurationError, OutageError, ProcessorError, RefusedError
 from app.threads.stopping import Stop
@@ -42,34 +41,41 @@ def persist[T](step: Callable[[], T], what: str, stop: Stop) -> T | None:
     return None
 
 
-def begin[T](step: Callable[[], T]) -> Future[T]:
-    """`step`, from now on in a thread of its own, which keeps no process from ending."""
-    future: Future[T] = Future()
+class SideBySide:
+    """Steps that mostly wait for answers, each in a thread of its own from when it is begun; the context waits for all.
 
-    def run() -> None:
-        try:
-            future.set_result(step())
-        except BaseException as error:  # noqa: BLE001  (raised again where it is waited for)
-            future.set_exception(error)
-
-    Thread(target=run, name="start", daemon=True).start()
-    return future
-
-
-def at_once[T](first: Callable[[Stop], T], *others: Callable[[Stop], object], stop: Stop) -> T:
-    """Side by side, as they mostly wait for answers; what `first` gives. When one raises, the others wait no longer.
-
-    Each is handed the stop that it has to heed.
+    When one raises, or the context itself is left by an error, the others wait no longer, and that is raised.
     """
-    over = _Over(stop)
-    leading = begin(partial(first, over))
-    begun: list[Future[Any]] = [leading, *(begin(partial(other, over)) for other in others)]
-    wait(begun, return_when=FIRST_EXCEPTION)
-    for one in begun:
-        if one.done() and (error := one.exception()) is not None:
-            over.set()
-            raise error
-    return leading.result()
+
+    def __init__(self, stop: Stop) -> None:
+        self._over = _Over(stop)
+        self._begun: list[Future[Any]] = []
+
+    def begin[T](self, step: Callable[[Stop], T]) -> Future[T]:
+        """What `step` gives, in time. It is handed the stop that it has to heed, and keeps no process from ending."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(step(self._over))
+            except BaseException as error:  # noqa: BLE001  (raised again where it is waited for)
+                future.set_exception(error)
+
+        self._begun.append(future)
+        Thread(target=run, name="start", daemon=True).start()
+        return future
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            wait(self._begun, return_when=FIRST_EXCEPTION)
+        failed = [error for one in self._begun if one.done() and (error := one.exception()) is not None]
+        if kind is not None or failed:
+            self._over.set()
+        if kind is None and failed:
+            raise failed[0]
 
 
 class _Over(Stop):

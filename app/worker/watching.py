@@ -17,7 +17,6 @@ from app.worker.in_flight import InFlight
 from app.worker.lookout import Lookout
 from app.worker.reporter import LOOK_SECONDS, Reporter
 from app.worker.tally import Tally
-from app.worker.watch_server import WatchServer, say_health
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,7 @@ class SelfKnowledge:
         if self.port is None or self.counts is None:
             return lambda: None
         from app.worker.exposition import Exposition, Watched  # imports the vendor's library
+        from app.worker.watch_server import WatchServer, say_health
 
         watched = Watched(self.counts, self.tally, self.in_flight, self.checkup, lookout, is_cache_up)
         routes = {

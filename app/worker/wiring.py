@@ -22,7 +22,7 @@ from app.db.checks import expect_tables, ping
 from app.db.claims import PostgresClaims
 from app.db.lag import PostgresLag
 from app.db.outbox import PostgresOutbox
-from app.db.postgres import make_engine
+from app.db.postgres import Database
 from app.db.results import PostgresResults
 from app.errors import ConfigurationError
 from app.logs import set_worker, setup_logging
@@ -47,7 +47,7 @@ from app.worker.lookout import Lookout
 from app.worker.loop import Loop
 from app.worker.parts import Limits, Parts
 from app.worker.prober import Prober
-from app.worker.startup import at_once, begin, persist
+from app.worker.startup import SideBySide, persist
 from app.worker.tracing import TracedAnnouncer, TracedHandler, open_tracing
 from app.worker.watching import SelfKnowledge
 
@@ -113,10 +113,24 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         settings.neo4j_database,
         meter=meter,
     )
-    # Deriving the key of the shared cache takes a processor for a while, and the interpreter's lock not at all.
-    connecting = begin(
-        partial(
-            PageCache.connect,
+    database = Database(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS, meter=meter)
+    claims = PostgresClaims(database, worker, settings.max_attempts)
+    results = PostgresResults(database)
+    outbox = PostgresOutbox(database)
+
+    def check_postgres(until: Stop) -> None:
+        persist(lambda: expect_tables(database, claims, results), "PostgreSQL", until)
+        own.checkup.saw("PostgreSQL")
+
+    def check_graph(until: Stop) -> None:
+        persist(graph.ping, "Neo4j", until)
+        # What is strange in the graph's data is a warning.
+        for finding in persist(lambda: validate(graph, full=False), "Neo4j", until) or ():
+            log.warning("The graph: %s", finding)
+        own.checkup.saw("Neo4j")
+
+    def connect_cache(_: Stop) -> PageCache:
+        return PageCache.connect(
             graph,
             memory_bytes=settings.page_cache_megabytes * BYTES_A_MEGABYTE,
             url=settings.dragonfly_url,
@@ -125,21 +139,30 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
             clock_id=name_clock(settings.postgres_url),
             meter=meter,
         )
-    )
-    queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits, meter)
-    engine = make_engine(settings.postgres_url, pool_size=limits.lanes + HELPERS_CONNECTIONS, meter=meter)
-    pages = connecting.result()
 
-    claims = PostgresClaims(engine, worker, settings.max_attempts)
-    results = PostgresResults(engine)
-    outbox = PostgresOutbox(engine)
+    def check_queues(until: Stop) -> QueueFacts:
+        facts = queues.check(until)
+        own.checkup.saw("SQS")
+        return facts
+
+    with ExitStack() as undo:
+        with SideBySide(stop) as steps:
+            connecting = steps.begin(connect_cache)
+            steps.begin(check_postgres)
+            steps.begin(check_graph)
+            queues = _Queues.open(wanted, settings, settings.sqs_completed_queue_url, limits, meter)
+            checking = steps.begin(check_queues)
+            pages = connecting.result()
+            lookout = Lookout(gate, queues.segments, queues.dead_letters, PostgresLag(database).read)
+            undo.callback(stop_serving := own.serve(lookout, lambda: pages.is_shared_up))
+        undo.pop_all()
+    facts = checking.result()
 
     relay = Relay(outbox, queues.completed)
     housekeeper = Housekeeper(relay, Sweep(outbox, relay, queues.segments, graph), gate)
     heartbeat = Heartbeat(
         in_flight, queues.segments, visibility_seconds=limits.visibility_timeout_seconds, renewer=claims
     )
-    lookout = Lookout(gate, queues.segments, queues.dead_letters, PostgresLag(engine).read)
     service = TaskService(
         Claimer(claims, lease_seconds=lease_seconds_of(limits.visibility_timeout_seconds)),
         partial(walk_together, source=pages, came_further=progress.mark),
@@ -154,32 +177,11 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
 
     def probe_postgres() -> None:
         """PostgreSQL is back when it answers, and takes what it could not take before."""
-        ping(engine)
+        ping(database)
         service.catch_up()
 
-    def check_queues(until: Stop) -> QueueFacts:
-        facts = queues.check(until)
-        own.checkup.saw("SQS")
-        return facts
-
-    def check_postgres(until: Stop) -> None:
-        persist(lambda: expect_tables(engine, claims, results), "PostgreSQL", until)
-        own.checkup.saw("PostgreSQL")
-
-    def check_graph(until: Stop) -> None:
-        persist(graph.ping, "Neo4j", until)
-        # What is strange in the graph's data is a warning.
-        for finding in persist(lambda: validate(graph, full=False), "Neo4j", until) or ():
-            log.warning("The graph: %s", finding)
-        own.checkup.saw("Neo4j")
-
-    with ExitStack() as undo:
-        undo.callback(stop_serving := own.serve(lookout, lambda: pages.is_shared_up))
-        facts = at_once(check_queues, check_postgres, check_graph, stop=stop)
-        undo.pop_all()
-
     def close() -> None:
-        engine.dispose()
+        database.dispose()
         graph.close()
         stop_serving()
         if tracing:

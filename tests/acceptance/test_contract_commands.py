@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 
 from app.sqs.queue import Outgoing
 from devstack.families import Family
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import answers_of, is_over, load_job, wrong_answers
+from tests.support.engine import Engine
 from tests.support.services import ROOT, Queues, base_environment
 from tests.support.worker import Worker, wait_until
 
@@ -90,7 +90,7 @@ import runpy, signal, sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "sqlalchemy":
+        if name == "psycopg2":
             signal.raise_signal(signal.SIGINT)
 
 sys.meta_path.insert(0, Finder())

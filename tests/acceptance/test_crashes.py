@@ -4,13 +4,14 @@ import uuid
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.sqs.queue import Outgoing
 from devstack.families import Family
 from tests.support import crash_at
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import answers_of, completions, is_over, load_job, problems, wrong_answers
+from tests.support.engine import Engine
 from tests.support.services import Queues
 from tests.support.worker import Worker, wait_until
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.sqs.queue import Queue
 from devstack.families import Family
 from tests.support import killer_job
 from tests.support.endstate import completions, is_over
+from tests.support.engine import Engine
 from tests.support.services import Queues
 from tests.support.supervisor import Supervisor
 from tests.support.worker import wait_until

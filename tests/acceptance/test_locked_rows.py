@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from app.db.postgres import make_engine
 from devstack.families import Family
 from devstack.stack import Stack
 from tests.support import killer_job
 from tests.support.endstate import is_over
+from tests.support.engine import Engine
 from tests.support.killer_job import KillerJob
 from tests.support.services import Queues
 from tests.support.worker import Worker, wait_until
@@ -45,7 +45,7 @@ def awake(stack: Stack) -> Iterator[Stack]:
 @contextmanager
 def open_transaction(engine: Engine, kind: str, job: KillerJob) -> Iterator[None]:
     """Somebody else's transaction that has begun with the statement `kind`; rolled back at the end."""
-    operator = make_engine(engine.url.render_as_string(hide_password=False), pool_size=1, application_name="operator")
+    operator = Engine(engine.url.render_as_string(hide_password=False), pool_size=1, application_name="operator")
     try:
         with operator.connect() as connection:
             connection.exec_driver_sql("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.sqs.queue import Outgoing
 from devstack.families import Annotation, Family, Segment
 from tests.support.endstate import is_over, job_row, load_job, problems
+from tests.support.engine import Engine
 from tests.support.services import Queues
 from tests.support.worker import Worker, wait_until
 

@@ -5,15 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from app.db.postgres import make_engine
 from app.sqs.queue import Outgoing, Queue
 from app.worker.wiring import RECEIVES_A_BATCH
 from devstack.families import Family
 from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import answers_of, is_over, load_job, problems, wrong_answers
+from tests.support.engine import Engine
 from tests.support.services import Queues
 from tests.support.worker import Worker, wait_until
 
@@ -112,7 +112,7 @@ def test_sqs_goes_and_comes_back(
 
 def _ended(engine: Engine, job: str) -> bool:
     engine.dispose()  # its connections may be those of the server that was killed
-    fresh = make_engine(engine.url.render_as_string(hide_password=False), pool_size=1)
+    fresh = Engine(engine.url.render_as_string(hide_password=False), pool_size=1)
     try:
         return is_over(fresh, job)
     finally:

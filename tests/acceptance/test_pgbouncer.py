@@ -8,14 +8,14 @@ from contextlib import closing, contextmanager
 
 import psycopg2
 import pytest
-from sqlalchemy import Engine
 
-from app.db.postgres import make_engine, run
+from app.db.postgres import run
 from app.db.prepared import Prepared
 from app.errors import StatementTimeoutError
 from app.sqs.queue import Outgoing
 from devstack.families import Family
 from tests.support.endstate import completions, is_over, job_row, load_job, problems, wrong_answers
+from tests.support.engine import Engine
 from tests.support.pgbouncer import PROGRAM, pooled
 from tests.support.services import Queues, migrate
 from tests.support.worker import Worker, wait_until
@@ -42,7 +42,7 @@ def pooled_url(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def pooled_engine(pooled_url: str) -> Iterator[Engine]:
-    engine = make_engine(pooled_url, pool_size=8)
+    engine = Engine(pooled_url, pool_size=8)
     yield engine
     engine.dispose()
 

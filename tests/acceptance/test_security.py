@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import redis
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.config import load_settings
 from app.errors import ConfigurationError
@@ -25,6 +25,7 @@ from devstack.proxy import Proxy, moved
 from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import completions, is_over, load_job, problems, wrong_answers
+from tests.support.engine import Engine
 from tests.support.services import ROOT, Queues, receive_all
 from tests.support.worker import Worker, wait_until
 

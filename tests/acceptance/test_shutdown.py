@@ -6,13 +6,14 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.sqs.queue import Outgoing
 from devstack.families import Family
 from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import answers_of, is_over, load_job, problems, wrong_answers
+from tests.support.engine import Engine
 from tests.support.services import Queues
 from tests.support.worker import Worker, wait_until
 

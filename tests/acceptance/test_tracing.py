@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from app.sqs.queue import Outgoing, text_attribute
 from devstack.families import Family
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import is_over, load_job
+from tests.support.engine import Engine
 from tests.support.services import Queues, receive_all
 from tests.support.worker import Worker, wait_until
 

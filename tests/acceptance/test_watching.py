@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine
 
 from app.sqs.queue import Outgoing
 from devstack.families import Family
 from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, read_example
 from tests.support.endstate import is_over, load_job
+from tests.support.engine import Engine
 from tests.support.services import Queues
 from tests.support.watching import address_of, fetch, fetch_json, read_documented, read_samples, read_served
 from tests.support.worker import Worker, wait_until

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import neo4j
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.db.postgres import run
 from app.sqs.queue import Outgoing, Queue
@@ -16,6 +16,7 @@ from devstack.families import Family
 from devstack.stack import Stack
 from tests.support.answers import EXAMPLES, example_files, read_example
 from tests.support.endstate import answers_of, completions, is_over, job_row, load_job, problems, wrong_answers
+from tests.support.engine import Engine
 from tests.support.services import Queues, migrate, receive_all
 from tests.support.worker import Worker, wait_until
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import neo4j
 import pytest
 from playwright.sync_api import Browser, expect
-from sqlalchemy import Engine
 
 from app.db.postgres import run
 from app.sqs.queue import Outgoing, text_attribute
 from devstack.families import SMALL_FAMILY_PATH, Family
 from tests.support.browser import HEIGHT, INTERACTIVE, PROGRAM, WIDTH, Window, chromium
+from tests.support.engine import Engine
 from tests.support.jobs import claimed, complete, fail, make_job, statuses
 from tests.support.servers import serving
 from tests.support.services import Queues

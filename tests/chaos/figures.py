@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Engine
-
 from tests.chaos.crew import Start
 from tests.chaos.faults import Happened
 from tests.chaos.verdict import read
+from tests.support.engine import Engine
 from tests.support.killer import PREFIX
 
 LEASE_SECONDS: Final = 10.0

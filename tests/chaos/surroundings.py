@@ -11,14 +11,13 @@ from typing import Any, Final
 
 import neo4j
 import redis
-from sqlalchemy import Engine
 
-from app.db.postgres import make_engine
 from app.sqs.queue import Queue, make_client
 from devstack.families import Family, empty_graph, load_family
 from devstack.proxy import Proxy, moved
 from devstack.stack import Stack
 from tests.support.answers import Question, example_files, read_example
+from tests.support.engine import Engine
 from tests.support.services import base_environment, migrate
 from tests.support.stacks import reserve
 
@@ -160,7 +159,7 @@ def surroundings(run: str) -> Iterator[Surroundings]:
             for service, variable in VARIABLES.items()
         }
         database, url = _fresh_database(stack, environment["POSTGRES_URL"], run)
-        admin = make_engine(url, pool_size=4, application_name="chaos")
+        admin = Engine(url, pool_size=4, application_name="chaos")
         closing.callback(admin.dispose)
         with admin.connect() as connection:
             connection.exec_driver_sql(AUDIT)
@@ -197,7 +196,7 @@ def surroundings(run: str) -> Iterator[Surroundings]:
 
 def _fresh_database(stack: Stack, admin_url: str, run: str) -> tuple[str, str]:
     """Drop what earlier runs left; the new database's name and URL."""
-    engine = make_engine(admin_url, pool_size=1)
+    engine = Engine(admin_url, pool_size=1)
     with engine.connect() as connection:
         names = connection.exec_driver_sql(
             "SELECT datname FROM pg_database WHERE starts_with(datname, %(prefix)s)", {"prefix": f"{PREFIX}_"}

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Engine
-
 from tests.chaos.crew import Start, odd_ends
 from tests.chaos.load import Asked
 from tests.chaos.receives import read_all
 from tests.chaos.surroundings import MAX_ATTEMPTS, Surroundings
 from tests.support.answers import canonical
 from tests.support.endstate import completions, problems
+from tests.support.engine import Engine
 from tests.support.killer import PREFIX
 
 MOST_SHOWN: Final = 10

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine
 
 from app.db.claims import PostgresClaims
 from app.db.outbox import PostgresOutbox
 from app.db.results import PostgresResults
 from devstack.stack import Stack
+from tests.support.engine import Engine
 from tests.support.fakes import FakeDatabase
 from tests.support.stores import MAX_ATTEMPTS, Stores
 from tests.support.tables import Tables, migrated_database

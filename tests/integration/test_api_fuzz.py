@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-from sqlalchemy import Engine
 
 from devstack.families import SMALL_FAMILY_PATH, Family
+from tests.support.engine import Engine
 from tests.support.jobs import assert_true
 from tests.support.worker import Worker
 

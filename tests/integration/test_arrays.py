@@ -5,10 +5,10 @@ import uuid
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
 
 from app.db.arrays import plain_array, text_array
 from app.db.postgres import run
+from tests.support.engine import Engine
 
 SHOW = "SELECT %(texts)s::text[] AS texts, %(numbers)s::bigint[] AS numbers, %(ids)s::uuid[]::text[] AS ids"
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)

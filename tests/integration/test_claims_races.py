@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from app.core.endings import Completed, Ending, Failed, GivenBack, Postponed
 from app.core.segments import (
@@ -33,6 +32,7 @@ from app.db.results import PostgresResults
 from devstack.stack import Stack
 from tests.support.asking import ask
 from tests.support.endstate import problems
+from tests.support.engine import Engine
 from tests.support.tables import Tables, migrated_database
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "300"))

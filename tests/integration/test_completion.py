@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from sqlalchemy import Engine
 
 from app.core.endings import Announcement, Completed
 from app.core.segments import Claimed, SegmentRequest
@@ -24,6 +23,7 @@ from app.threads.gate import Gate
 from app.threads.stopping import Stop
 from app.worker.housekeeper import Housekeeper
 from tests.support.asking import ask
+from tests.support.engine import Engine
 from tests.support.services import Queues, receive_all
 from tests.support.worker import wait_until
 

@@ -9,7 +9,7 @@ import boto3
 import neo4j
 import pytest
 import redis
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from bench.contestant import Contestant, Environment
 from bench.floor import IoFloor
@@ -19,6 +19,7 @@ from bench.reference import reference_walk, walk
 from devstack.families import Family, Segment
 from devstack.stack import Stack
 from tests.support.answers import canonical, example_files, read_example
+from tests.support.engine import Engine
 from tests.support.services import Queues
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
-from sqlalchemy import Engine
 
 from app.db.postgres import run
 from app.jobs.arguments import FORMATS
+from tests.support.engine import Engine
 from tests.support.jobs import make_job
 from tests.support.services import ROOT
 from tests.support.worker import Worker

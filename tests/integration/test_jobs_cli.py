@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import pytest
-from sqlalchemy import Engine
 
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
@@ -21,6 +20,7 @@ from app.models import parse_segment_message
 from app.sqs.queue import Outgoing
 from devstack.families import SMALL_FAMILY_PATH, Family
 from tests.support.commands import Command, at_a_terminal, start
+from tests.support.engine import Engine
 from tests.support.jobs import RESULT, assert_true, claimed, complete, fail, make_job, rows, statuses
 from tests.support.services import Queues
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
-from sqlalchemy import Engine
 
 from devstack.families import SMALL_FAMILY_PATH, Family
 from tests.support.commands import Command, at_a_terminal
+from tests.support.engine import Engine
 from tests.support.jobs import claimed, complete, make_job, rows
 from tests.support.services import Queues
 

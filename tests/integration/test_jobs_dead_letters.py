@@ -10,7 +10,6 @@ import uuid
 from datetime import datetime
 
 import pytest
-from sqlalchemy import Engine
 
 from app.core.outcomes import Dead
 from app.core.segments import Claimed
@@ -22,6 +21,7 @@ from app.sqs.dead_letters import look
 from app.sqs.delivery import read_delivery
 from app.sqs.queue import Outgoing, Queue
 from tests.support.commands import Command, at_a_terminal
+from tests.support.engine import Engine
 from tests.support.jobs import claim, claimed, fail, make_job, statuses
 from tests.support.services import ROOT, Queues, receive_all
 

@@ -6,12 +6,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import neo4j
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from app.db.postgres import make_engine
 from devstack.families import SMALL_FAMILY_PATH, Family, make_constraints
 from devstack.stack import Stack
 from tests.support.commands import Command
+from tests.support.engine import Engine
 from tests.support.services import Queues, migrate
 
 CLOSED = "127.0.0.1:1"
@@ -250,7 +250,7 @@ def test_a_person_reads_finding_and_cure_on_one_line(command: Command, monkeypat
 
 
 def test_looking_changes_nothing(doctor: Doctor, queues: Queues, postgres_url: str) -> None:
-    engine = make_engine(postgres_url, pool_size=1)
+    engine = Engine(postgres_url, pool_size=1)
     counts = "SELECT (SELECT count(*) FROM root_job), (SELECT count(*) FROM segment_task)"
     doctor()
     with engine.connect() as connection:

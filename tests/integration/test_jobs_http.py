@@ -7,13 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine
 
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.relation import app
 from app.web.openapi import describe
 from app.web.paging import encode_cursor
+from tests.support.engine import Engine
 from tests.support.jobs import claimed, complete, fail, make_job, statuses
 from tests.support.services import Queues, base_environment, receive_all
 from tests.support.worker import Worker, wait_until

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine
 
 from app.db.postgres import run
 from app.db.pruning import PostgresPruning, Pruned
@@ -11,6 +10,7 @@ from app.db.repairs import PostgresRepairs
 from app.errors import OutageError
 from app.jobs import pruning
 from tests.support.commands import Command
+from tests.support.engine import Engine
 from tests.support.jobs import assert_true, claimed, complete, fail, make_job, rows, statuses
 
 

@@ -8,18 +8,19 @@ from contextlib import contextmanager
 from itertools import batched
 
 import pytest
-from sqlalchemy import Engine, event
 
 from app.core.jobs import ConflictError, Job, NotFoundError
 from app.core.segments import AlreadyCompleted, Claimed, JobCancelled
 from app.core.unsent import RESEND_AFTER_SECONDS
+from app.db import postgres
 from app.db.jobs import PostgresJobs
 from app.db.outbox import PostgresOutbox
-from app.db.postgres import make_engine, run
+from app.db.postgres import run
 from app.db.repairs import PostgresRepairs
 from app.jobs.repairs import CHUNK_SEGMENTS, MOST_ON_QUEUE, Reconciliation, cancel, reconcile, retry
 from app.outbox.pace import FEWEST_RESENT
 from app.outbox.sweep import SweepReport
+from tests.support.engine import Engine
 from tests.support.jobs import (
     assert_true,
     claim,
@@ -388,17 +389,16 @@ def producing(engine: Engine, job_id: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def hasty(postgres_url: str) -> Iterator[Engine]:
-    """An engine whose statements wait for no lock."""
-    engine = make_engine(postgres_url)
-    event.listen(engine, "checkout", lambda connection, *_: connection.cursor().execute("SET lock_timeout = '100ms'"))
-    yield engine
-    engine.dispose()
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements wait for no lock."""
+    soon = postgres.bounds(100)
+    monkeypatch.setattr(postgres, "bounds", lambda _: soon)
 
 
-def test_no_statement_waits_for_a_producer_s_open_insert(engine: Engine, hasty: Engine) -> None:
+@pytest.mark.usefixtures("hasty")
+def test_no_statement_waits_for_a_producer_s_open_insert(engine: Engine) -> None:
     job_id = make_job(engine, 3)
-    repairs, jobs, outbox = PostgresRepairs(hasty), PostgresJobs(hasty), PostgresOutbox(hasty)
+    repairs, jobs, outbox = PostgresRepairs(engine), PostgresJobs(engine), PostgresOutbox(engine)
     fail(engine, claimed(engine, job_id, ["s00000"]))
     with producing(engine, job_id):
         assert repairs.requeue_failed(job_id, 10) == 1

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 import pytest
-from sqlalchemy import Engine
 
 from app.core.jobs import ConflictError, NotFoundError
 from app.db.jobs import PostgresJobs
@@ -17,6 +16,7 @@ from app.jobs.sending import PAGES_AT_ONCE
 from app.models import parse_segment_message
 from app.sqs.queue import Outgoing, Queue
 from devstack.stack import Stack
+from tests.support.engine import Engine
 from tests.support.jobs import claimed, make_job, rows, segments
 from tests.support.producer import Pauses, Texts, TroubledQueue, lose, refuse, refuse_all, work
 from tests.support.services import Queues

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 import pytest
-from sqlalchemy import Engine
 
 from app.core.overview import Speed
 from app.db.jobs import PostgresJobs
@@ -15,6 +14,7 @@ from app.jobs.printing import TIME_FORMAT
 from app.sqs.queue import Outgoing
 from devstack.families import SMALL_FAMILY_PATH, Family
 from tests.support.commands import Command, at_a_terminal
+from tests.support.engine import Engine
 from tests.support.jobs import RESULT, claimed, complete, fail, make_job
 from tests.support.services import Queues
 

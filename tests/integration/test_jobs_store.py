@@ -2,13 +2,14 @@
 
 import json
 import uuid
+from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import Engine
 
 from app.db.jobs import RECORDS_PER_QUERY, PostgresJobs
-from app.db.postgres import run
+from app.db.postgres import OVERFLOW, Database, run
 from app.errors import DataError
+from tests.support.engine import Engine
 from tests.support.jobs import (
     RESULT,
     assert_true,
@@ -139,14 +140,18 @@ def test_records_say_what_became_of_each_segment(engine: Engine) -> None:
     assert statuses(engine, job_id) == {"COMPLETED": 1, "FAILED": 1, "QUEUED": 1}
 
 
-def test_many_records_are_read_as_they_are_asked_for(engine: Engine) -> None:
+def test_many_records_are_read_as_they_are_asked_for(postgres_url: str, engine: Engine) -> None:
     """A slow reader keeps neither a transaction nor a connection from others."""
     count = 2 * RECORDS_PER_QUERY + 1
-    records = PostgresJobs(engine).read_records(make_job(engine, count))
+    small = Database(postgres_url, pool_size=1)
+    records = PostgresJobs(small).read_records(make_job(engine, count))
     first = next(records)
-    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    with ExitStack() as everything:
+        for _ in range(1 + OVERFLOW):
+            everything.enter_context(small.pool.lend())
     run(engine, "UPDATE segment_task SET error_message = 'changed since'")
     rest = list(records)
+    small.dispose()
     assert [first.segment_id, *(record.segment_id for record in rest)] == [segment[0] for segment in segments(count)]
     assert first.error is None
     assert rest[-1].error == "changed since"

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from sqlalchemy import Engine
 
 from app.core.jobs import ConflictError, Miscount
 from app.db.jobs import PostgresJobs
@@ -11,6 +10,7 @@ from app.db.postgres import run
 from app.db.repairs import PostgresRepairs
 from app.jobs.repairs import cancel
 from tests.support.commands import Command
+from tests.support.engine import Engine
 from tests.support.jobs import claimed, complete, fail, make_job, rows, segments, statuses
 from tests.support.services import Queues
 

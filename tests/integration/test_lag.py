@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.core.lag import Lag
 from app.db.lag import PostgresLag
@@ -13,6 +13,7 @@ from app.errors import OutageError
 from app.sqs.queue import Outgoing, Queue
 from app.threads.gate import Gate
 from app.worker.lookout import Lookout, WorkAhead
+from tests.support.engine import Engine
 from tests.support.jobs import claimed, complete, fail, make_job
 from tests.support.services import Queues
 

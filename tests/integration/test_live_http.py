@@ -8,7 +8,6 @@ from urllib.parse import quote
 import httpx
 import neo4j
 import pytest
-from sqlalchemy import Engine
 
 from app.jobs.live import PAGE_SECONDS, LiveRelations
 from app.jobs.wiring import LazyParts
@@ -18,6 +17,7 @@ from app.web.parts import get_parts
 from devstack.families import SMALL_FAMILY_PATH, Family
 from devstack.stack import Stack
 from tests.support.answers import canonical, decoded, example_files, read_example
+from tests.support.engine import Engine
 from tests.support.in_process import ask
 from tests.support.jobs import rows
 

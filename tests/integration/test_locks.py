@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from app.core.endings import Completed, GivenBack
 from app.core.segments import AlreadyCompleted, ClaimAnswer, Claimed, HeldElsewhere, SegmentRequest
@@ -20,6 +20,7 @@ from app.db.results import PostgresResults
 from app.errors import TransientError
 from tests.support.asking import ask
 from tests.support.endstate import problems
+from tests.support.engine import Engine
 from tests.support.tables import Tables
 from tests.support.worker import wait_until
 

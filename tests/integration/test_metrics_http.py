@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import httpx
 import pytest
-from sqlalchemy import Engine
 
 from app.sqs.queue import Outgoing
+from tests.support.engine import Engine
 from tests.support.jobs import make_job
 from tests.support.services import Queues
 from tests.support.watching import DOCUMENT, OF_THE_HTTP_SIDE, read_documented, read_samples, read_served

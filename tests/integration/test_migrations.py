@@ -10,7 +10,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from app.db.postgres import make_engine, run
+from app.db.postgres import run
+from tests.support.engine import Engine
 from tests.support.services import ROOT, base_environment, migrate
 from tests.support.worker import wait_until
 
@@ -30,7 +31,7 @@ ORDER BY 1, 2, 3
 
 def schema(url: str) -> list[tuple[Any, ...]]:
     """Everything that stands in the schema `public`."""
-    engine = make_engine(url, pool_size=1)
+    engine = Engine(url, pool_size=1)
     found = [tuple(row) for row in run(engine, SCHEMA)]
     engine.dispose()
     return found
@@ -75,7 +76,7 @@ def test_a_database_with_work_in_it_goes_up_and_down_and_up(bare_postgres_url: s
     url = bare_postgres_url
     assert migrate(url, "upgrade", "0001").returncode == 0
     old = schema(url)
-    engine = make_engine(url, pool_size=1)
+    engine = Engine(url, pool_size=1)
     run(engine, ROWS_OF_0001)
     assert migrate(url, "upgrade", "head").returncode == 0
     new = schema(url)
@@ -125,7 +126,7 @@ def test_postgres_that_refuses_is_one_line(bare_postgres_url: str) -> None:
 
 
 def test_postgres_that_only_reads_is_one_line(bare_postgres_url: str) -> None:
-    engine = make_engine(bare_postgres_url, pool_size=1)
+    engine = Engine(bare_postgres_url, pool_size=1)
     run(engine, f'ALTER DATABASE "{engine.url.database}" SET default_transaction_read_only = on')
     engine.dispose()
     assert "25006" in one_line(migrate(bare_postgres_url, "upgrade", "head"))
@@ -133,7 +134,7 @@ def test_postgres_that_only_reads_is_one_line(bare_postgres_url: str) -> None:
 
 @pytest.mark.parametrize("table", ["root_job", "segment_task", "completion_outbox"])
 def test_foreign_tables_stop_the_first_migration(bare_postgres_url: str, table: str) -> None:
-    engine = make_engine(bare_postgres_url, pool_size=1)
+    engine = Engine(bare_postgres_url, pool_size=1)
     run(engine, f"CREATE TABLE {table} (id int); INSERT INTO {table} VALUES (7)")
     before = schema(bare_postgres_url)
     done = migrate(bare_postgres_url, "upgrade", "head")
@@ -174,7 +175,7 @@ def test_two_at_once_both_succeed(bare_postgres_url: str) -> None:
     """A bystander's table that is never committed holds the first up until the second has come as far as it can."""
     environment = base_environment() | {"POSTGRES_URL": bare_postgres_url}
     command = [sys.executable, "-m", "alembic", "upgrade", "head"]
-    engine = make_engine(bare_postgres_url, pool_size=2)
+    engine = Engine(bare_postgres_url, pool_size=2)
     with engine.connect() as bystander:
         bystander.exec_driver_sql("BEGIN; CREATE TABLE root_job (id int)")
         both = [

@@ -3,19 +3,21 @@
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from app.db import postgres
 from app.db.checks import expect_tables, missing_tables, ping
 from app.db.claims import PostgresClaims
-from app.db.postgres import make_engine, run
+from app.db.connection import Connection
+from app.db.postgres import run
 from app.db.results import PostgresResults
 from app.errors import ConfigurationError, DataError, OutageError, SchemaError, StatementTimeoutError, TransientError
 from app.threads.stopping import Stop
 from app.worker.startup import persist
+from tests.support.engine import Engine
 from tests.support.worker import wait_until
 
 BEHIND = "SELECT pid FROM pg_stat_activity WHERE %(pid)s = ANY(pg_blocking_pids(pid))"
@@ -99,6 +101,25 @@ def test_a_connection_cut_twice_is_an_outage(engine: Engine, start: Callable[...
         bystander.exec_driver_sql("SELECT pg_advisory_unlock(3)")
 
 
+def test_idle_connections_that_are_all_cut_cost_one_repeat(engine: Engine, repeats: Callable[[], list[str]]) -> None:
+    with ExitStack() as borrowed:
+        lent = [borrowed.enter_context(engine.pool.lend()) for _ in range(3)]
+        pids = [connection.info.backend_pid for connection in lent]
+    with engine.connect() as bystander:
+        bystander.exec_driver_sql("SELECT pg_terminate_backend(pid) FROM unnest(%(pids)s) AS p (pid)", {"pids": pids})
+    assert run(engine, "SELECT 7") == [(7,)]
+    assert len(repeats()) == 1
+
+
+@pytest.mark.parametrize("leave", [lambda each: each.cursor().execute("BEGIN"), lambda each: each.close()])
+def test_what_is_left_open_or_closed_is_not_lent_again(engine: Engine, leave: Callable[[Connection], None]) -> None:
+    with engine.pool.lend() as connection:
+        leave(connection)
+    with engine.pool.lend() as another:
+        assert another is not connection
+    assert connection.closed
+
+
 @pytest.mark.parametrize(
     ("sql", "kind"),
     [
@@ -144,14 +165,16 @@ def test_a_wait_for_a_lock_ends(engine: Engine) -> None:
 
 def test_nothing_that_is_set_outlives_its_transaction(postgres_url: str) -> None:
     """Behind a pooler the next transaction on this connection is a stranger's."""
-    engine = make_engine(postgres_url, pool_size=1)
+    engine = Engine(postgres_url, pool_size=1)
     run(engine, "SELECT 1", lock_timeout_ms=250)
     PostgresClaims(engine, "worker", 5).check()
     PostgresResults(engine).check()
     with pytest.raises(DataError):
         run(engine, "SELECT 1 / 0")
-    with engine.connect() as connection:
-        changed = connection.exec_driver_sql("SELECT name, setting FROM pg_settings WHERE source = 'session'").all()
+    with engine.pool.lend() as connection, connection.cursor() as cursor:
+        assert connection.prepared
+        cursor.execute("SELECT name, setting FROM pg_settings WHERE source = 'session'")
+        changed = cursor.fetchall()
     engine.dispose()
     assert changed == []
 
@@ -174,7 +197,7 @@ def test_a_refused_result_is_not_shown(engine: Engine) -> None:
     ids=["database", "password", "port"],
 )
 def test_a_server_that_does_not_let_us_in_is_an_outage(postgres_url: str, change: Callable[[str], str]) -> None:
-    engine = make_engine(change(postgres_url), pool_size=1)
+    engine = Engine(change(postgres_url), pool_size=1)
     with pytest.raises(OutageError) as raised:
         ping(engine)
     assert postgres_url.split(":")[2].split("@")[0] not in str(raised.value)
@@ -211,7 +234,7 @@ def role(engine: Engine) -> Iterator[Callable[[], Engine]]:
 
     def make() -> Engine:
         url = engine.url.set(username="somebody", password="secret").render_as_string(hide_password=False)
-        engines.append(make_engine(url, pool_size=1))
+        engines.append(Engine(url, pool_size=1))
         return engines[-1]
 
     yield make

@@ -2,16 +2,18 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
 
-from app.db.postgres import KEEPS_PLANS, make_engine, run
+from app.db.connection import Connection
+from app.db.postgres import run
 from app.db.prepared import Prepared
 from app.errors import DataError
+from tests.support.engine import Engine
 
 PAIR = """
 SELECT %(number)s::int + 1;
@@ -57,22 +59,29 @@ def test_on_another_server_connection_the_plain_text_is_sent(engine: Engine) -> 
     assert pair.run(engine, values) == [(10, ["x"], True)]
 
 
-def test_lanes_that_are_refused_at_once_all_repeat(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_lanes_that_are_refused_at_once_all_repeat(
+    postgres_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As behind a pooler that passes the server's process number on: what one learns all know, and nobody fails."""
     caplog.set_level(logging.INFO, "app.db.postgres")
     lanes = 8
-    engine = make_engine(postgres_url, pool_size=lanes)
+    engine = Engine(postgres_url, pool_size=lanes)
     pair, other = Prepared(PAIR), Prepared("SELECT 1;\n\nSELECT %(number)s::int")
     values = {"number": 1, "names": ["x"], "again": 1}
     together = threading.Barrier(lanes)
     this_lane = threading.local()
 
-    def meet(*_: Any) -> None:
-        if getattr(this_lane, "meets_others", False):
-            this_lane.meets_others = False
-            together.wait(60)
+    lend = engine.pool.lend
 
-    event.listen(engine, "checkout", meet)
+    @contextmanager
+    def lend_and_meet() -> Iterator[Connection]:
+        with lend() as connection:
+            if getattr(this_lane, "meets_others", False):
+                this_lane.meets_others = False
+                together.wait(60)
+            yield connection
+
+    monkeypatch.setattr(engine.pool, "lend", lend_and_meet)
 
     def beside_the_others[T](work: Callable[[], T]) -> T:
         """While each lane has a connection of its own; a repeat takes whichever is free."""
@@ -96,20 +105,18 @@ def test_lanes_that_are_refused_at_once_all_repeat(postgres_url: str, caplog: py
 
 def test_a_statement_prepared_by_another_is_no_failure(postgres_url: str) -> None:
     """The other refusal: a server connection on which another of our connections has prepared."""
-    engine = make_engine(postgres_url, pool_size=1)
+    engine = Engine(postgres_url, pool_size=1)
     values = {"number": 1, "names": ["x"], "again": 1}
     Prepared(PAIR).run(engine, values)
-    with engine.connect() as connection:
-        forgotten = [name for name in connection.info if name.startswith("srp_")]
-        for name in forgotten:
-            del connection.info[name]
-    assert len(forgotten) == 1
+    with engine.pool.lend() as connection:
+        assert len(connection.prepared) == 1
+        connection.prepared.clear()
     assert Prepared(PAIR).run(engine, values) == [(10, ["x"], True)]
     engine.dispose()
 
 
 def test_plans_that_suit_small_tables_are_ruled_out_while_it_runs_and_no_longer(postgres_url: str) -> None:
-    engine = make_engine(postgres_url, pool_size=1)
+    engine = Engine(postgres_url, pool_size=1)
     names = ("plan_cache_mode", "enable_seqscan", "enable_hashjoin", "enable_mergejoin")
     shown = "SELECT " + ", ".join(f"current_setting('{name}') AS {name}" for name in names)
     assert Prepared("SELECT 1;\n\n" + shown).run(engine, {}) == [("force_generic_plan", "off", "off", "off")]
@@ -127,7 +134,9 @@ def test_a_lock_time_out_of_one_s_own_is_kept(engine: Engine) -> None:
 
 @pytest.mark.parametrize("keeps_plans", [True, False])
 def test_only_what_need_not_last_is_answered_before_it_is_on_disk(postgres_url: str, keeps_plans: bool) -> None:
-    engine = make_engine(postgres_url, pool_size=1).execution_options(**{KEEPS_PLANS: keeps_plans})
+    engine = Engine(postgres_url, pool_size=1)
+    if not keeps_plans:
+        engine.stop_keeping_plans()
     shown = "SELECT current_setting('synchronous_commit') AS commit"
     assert Prepared(shown, is_lasting=False).run(engine, {}) == [("off",)]
     assert Prepared(shown).run(engine, {}) == [("on",)]

@@ -6,18 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from app.core.endings import Completed, Ending, Failed, Postponed
 from app.core.jobs import JOB_STATUSES, SEGMENT_STATUSES
 from app.core.segments import Claimed, SegmentRequest
 from app.db.claims import PostgresClaims
-from app.db.postgres import make_engine, run
+from app.db.postgres import run
 from app.db.results import PostgresResults
 from devstack.stack import Stack
 from tests.support.asking import ask
 from tests.support.endstate import problems
+from tests.support.engine import Engine
 from tests.support.tables import Tables, migrated_database
 from tests.support.worker import wait_until
 
@@ -197,7 +198,7 @@ def count_updates(engine: Engine, statement: str, **parameters: Any) -> int:
 def session(engine: Engine) -> Iterator[Engine]:
     """An engine of one connection, so that all of its statements are of one session."""
     url = engine.url.render_as_string(hide_password=False)
-    session = make_engine(url, pool_size=1)
+    session = Engine(url, pool_size=1)
     yield session
     session.dispose()
 

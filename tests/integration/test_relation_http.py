@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from sqlalchemy import Engine
 
 from app.db.jobs import PostgresJobs
 from app.db.postgres import run
@@ -23,6 +22,7 @@ from app.sqs.queue import Outgoing
 from app.web.bodies import PartialRelations
 from app.web.sending import BackgroundSender
 from devstack.families import SMALL_FAMILY_PATH, Family
+from tests.support.engine import Engine
 from tests.support.jobs import RESULT, claimed, complete, fail, make_job, rows, segments
 from tests.support.producer import Pauses, Texts, TroubledQueue, lose, refuse_all
 from tests.support.services import ROOT, Queues, base_environment, receive_all

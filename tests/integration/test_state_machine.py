@@ -22,7 +22,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import Engine
 
 from app.core.endings import Announcement, Completed, Ending, Failed, GivenBack, Postponed, Settled
 from app.core.segments import Abandoned, ClaimAnswer, Claimed, HeldElsewhere, SegmentRequest, Unknown
@@ -31,6 +30,7 @@ from app.db.outbox import PostgresOutbox
 from app.db.repairs import PostgresRepairs
 from app.db.results import PostgresResults
 from devstack.stack import Stack
+from tests.support.engine import Engine
 from tests.support.fakes import FakeDatabase
 from tests.support.rows import JobRow, OutboxRow, SegmentRow
 from tests.support.tables import Tables, migrated_database

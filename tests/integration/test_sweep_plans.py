@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from app.db import outbox
 from app.db.postgres import run
 from devstack.stack import Stack
+from tests.support.engine import Engine
 from tests.support.tables import migrated_database
 
 JOBS, SEGMENTS = 400, 50

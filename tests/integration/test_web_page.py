@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from sqlalchemy import Engine
 
 from app.db.postgres import run
 from app.sqs.queue import Outgoing, text_attribute
+from tests.support.engine import Engine
 from tests.support.jobs import claimed, complete, fail, make_job, rows, statuses
 from tests.support.pages import Page, find, words
 from tests.support.services import Queues, base_environment, receive_all

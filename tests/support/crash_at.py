@@ -37,8 +37,8 @@ def die_before_commit() -> None:
     """Run the settling inside a transaction that is never committed."""
 
     def settle(self: PostgresResults, endings: Any) -> Any:
-        with self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN; " + results.SETTLE, results._parameters(endings))
+        with self._database.pool.lend() as connection, connection.cursor() as cursor:
+            cursor.execute("BEGIN; " + results.SETTLE, results._parameters(endings))
             os._exit(EXIT_CRASHED)
 
     PostgresResults.settle = settle  # type: ignore[method-assign]

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.sqs.queue import Queue
 from devstack.families import Family
 from tests.support.answers import Question, canonical
+from tests.support.engine import Engine
 
 
 def load_job(

@@ -4,8 +4,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Engine
-
 from app.core.endings import Completed, Failed, Settled
 from app.core.segments import ClaimAnswer, Claimed, SegmentRequest
 from app.db.claims import PostgresClaims
@@ -13,6 +11,7 @@ from app.db.jobs import PostgresJobs
 from app.db.postgres import run
 from app.db.results import PostgresResults
 from tests.support.asking import ask
+from tests.support.engine import Engine
 
 LEASE_SECONDS = 60.0
 RESULT = '[{"manifestation_id": "other", "segments": [{"segment_id": "o1", "span": {"start": 0, "end": 9}}]}]'

@@ -10,12 +10,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from app.sqs.queue import Outgoing, Queue
 from devstack.families import Family
 from tests.support.answers import EXAMPLES, canonical, read_example
 from tests.support.endstate import load_job, problems
+from tests.support.engine import Engine
 from tests.support.killer import PREFIX
 
 EXAMPLE: Final = EXAMPLES / "random_family_103.json"

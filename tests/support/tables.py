@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, Protocol
 
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from app.db.postgres import make_engine, run
+from app.db.postgres import run
 from devstack.stack import Stack
+from tests.support.engine import Engine
 from tests.support.rows import JobRow, OutboxRow, SegmentRow
 from tests.support.services import environment_of
 
@@ -169,12 +170,12 @@ def _read_column(table: str, name: str) -> str:
 @contextmanager
 def migrated_database(stack: Stack, template: str, name: str, pool_size: int = 12) -> Iterator[Engine]:
     """An engine on a migrated database that is gone afterwards; for a whole module or a whole state machine."""
-    admin = make_engine(environment_of(stack)["POSTGRES_URL"], pool_size=1)
+    admin = Engine(environment_of(stack)["POSTGRES_URL"], pool_size=1)
     with admin.connect() as connection:
         connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
         connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
     admin.dispose()  # a test may kill the server meanwhile
-    engine = make_engine(admin.url.set(database=name).render_as_string(hide_password=False), pool_size=pool_size)
+    engine = Engine(admin.url.set(database=name).render_as_string(hide_password=False), pool_size=pool_size)
     try:
         yield engine
     finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.db.postgres import make_engine
+from app.db.postgres import Database
 from app.jobs.wiring import LazyParts
 
 THREADS = 8
@@ -32,24 +32,24 @@ def at_once[T](ask: Callable[[], T]) -> list[T]:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every engine that was made; making one takes as long as other threads need to ask for it too."""
-    engines: list[object] = []
+    """Every database that was opened; making one takes as long as other threads need to ask for it too."""
+    opened: list[object] = []
     others = threading.Event()
 
     def slow(*arguments: Any, **keywords: Any) -> Any:
         others.wait(0.3)
-        engines.append(make_engine(*arguments, **keywords))
-        return engines[-1]
+        opened.append(Database(*arguments, **keywords))
+        return opened[-1]
 
-    monkeypatch.setattr("app.jobs.wiring.make_engine", slow)
+    monkeypatch.setattr("app.jobs.wiring.Database", slow)
     monkeypatch.setenv("POSTGRES_URL", "postgresql://me:pw@127.0.0.1:1/db")
     monkeypatch.setenv("SQS_QUEUE_URL", "http://127.0.0.1:1/1/segments")
-    return engines
+    return opened
 
 
-def test_first_requests_at_the_same_time_open_one_engine(made: list[object]) -> None:
+def test_first_requests_at_the_same_time_open_one_database(made: list[object]) -> None:
     parts = LazyParts()
-    assert len({id(engine) for engine in at_once(lambda: parts.engine)}) == 1
+    assert len({id(database) for database in at_once(lambda: parts.database)}) == 1
     assert len(made) == 1
 
 

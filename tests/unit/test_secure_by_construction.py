@@ -10,7 +10,8 @@ import pytest
 
 from app.caching.redis_store import RedisStore
 from app.config import load_settings
-from app.db.postgres import make_engine
+from app.db.address import libpq_arguments
+from app.db.engine import make_engine
 from app.graph.session import open_driver
 from app.sqs.queue import make_client
 
@@ -33,11 +34,11 @@ RUNNERS = {
     "Prepared",
     "read_rows",
 }
-"""Functions whose first argument is a statement; of `run`, `_rows` and `_read` it is the second, behind the engine."""
+"""Functions whose first argument is a statement; of `run`, `_rows` and `_read` it is the second, after the database."""
 PASSED_ON = {
     ("app/db/postgres.py", "sql"),
     ("app/db/postgres.py", "text"),
-    ("app/db/prepared.py", "partial(self._text_for, engine)"),
+    ("app/db/prepared.py", "partial(self._text_for, database)"),
     ("app/db/prepared.py", "bounds() + self._prepare"),
     ("app/db/jobs.py", "sql"),
     ("app/db/repairs.py", "sql"),
@@ -200,11 +201,12 @@ def test_a_neo4j_uri_without_tls_makes_a_plain_driver() -> None:
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])
 @pytest.mark.parametrize("mode", ["require", "verify-full"])
 def test_sslmode_reaches_libpq(scheme: str, mode: str) -> None:
-    engine = make_engine(f"{scheme}://me:secret@db.example:5432/segments?sslmode={mode}&sslrootcert=/etc/ca.pem")
-    _, arguments = engine.dialect.create_connect_args(engine.url)
-    assert arguments["sslmode"] == mode
-    assert arguments["sslrootcert"] == "/etc/ca.pem"
-    assert engine.dialect.driver == "psycopg2"
+    url = f"{scheme}://me:secret@db.example:5432/segments?sslmode={mode}&sslrootcert=/etc/ca.pem"
+    arguments = libpq_arguments(url)
+    assert (arguments["sslmode"], arguments["sslrootcert"]) == (mode, "/etc/ca.pem")
+    migrating = make_engine(url)
+    assert migrating.dialect.driver == "psycopg2"
+    assert migrating.dialect.create_connect_args(migrating.url)[1]["sslmode"] == mode
 
 
 def test_an_https_endpoint_is_verified() -> None:
