@@ -28,6 +28,7 @@ WORKERS_SHARE = 0.9
 FULL_LOAD = 0.9
 PEAK_MB = 250.0
 DOUBLED_TIMES = 1.2
+EARLIER_PEAK_TIMES = 1.0
 WATCHED_TIMES = 1.03
 
 
@@ -191,6 +192,13 @@ def _memory(profile: Document) -> Iterator[Check]:
     first = profile["variants"][0]
     yield Check(
         f"Peak memory of the worker, {first['label']}", f"< {PEAK_MB:.0f} MB", f"{peaks[0]:.0f} MB", peaks[0] < PEAK_MB
+    )
+    earlier = peak_mb(profile["earlier"])
+    yield Check(
+        "The same, times the earlier worker's",
+        f"≤ {EARLIER_PEAK_TIMES}",
+        f"{peaks[0] / earlier:.2f} of {earlier:.0f} MB",
+        peaks[0] <= EARLIER_PEAK_TIMES * earlier,
     )
     for each, peak in zip(profile["variants"][1:], peaks[1:], strict=True):
         yield Check(

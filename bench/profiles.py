@@ -139,9 +139,13 @@ def texts(bench: Bench) -> Data:
 
 
 def memory(bench: Bench) -> Data:
-    """The largest family, and one of twice its size."""
+    """The largest family, and one of twice its size; the largest also by the earlier worker."""
     sizes = {f"{count} texts": bench.scale.family._replace(texts=count) for count in bench.scale.memory_texts}
-    return {"variants": compare(bench, list(_by_family(bench, sizes, bench.scale.family.segments_per_text, "texts")))}
+    with worker_of(EARLIER) as tree:
+        variants = list(_by_family(bench, sizes, bench.scale.family.segments_per_text, "texts"))
+        plan = replace(variants[0].plan, settings={"PYTHONPATH": str(tree)})
+        *compared, earlier = compare(bench, [*variants, Variant(f"{variants[0].label}, earlier", 0, plan)])
+    return {"variants": compared, "earlier": earlier}
 
 
 def _by_family(bench: Bench, sizes: Mapping[str, Size], segments: int, axis: str) -> Iterator[Variant]:

@@ -214,8 +214,11 @@ def test_the_start_is_held_against_the_earlier_worker_s(now: float, figure: str,
 def test_memory_counts_with_its_greatest_peak() -> None:
     small = a_variant("200 texts", 200, 1_000, 1_000)
     small["runs"][1]["peak_mb"] = 240.0
-    assert verdicts(memory={"variants": [small, a_variant("400 texts", 400, 1_000, peak_mb=300.0)]}) == [
+    large = a_variant("400 texts", 400, 1_000, peak_mb=300.0)
+    earlier = a_variant("200 texts, earlier", 0, 1_000, peak_mb=239.0)
+    assert verdicts(memory={"variants": [small, large], "earlier": earlier}) == [
         ("240 MB", True),
+        ("1.00 of 239 MB", False),
         ("300 MB, 1.25 times", False),
     ]
 
