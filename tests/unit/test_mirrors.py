@@ -44,6 +44,14 @@ def test_a_pair_is_sorted_for_its_other_end_when_that_is_asked_first_and_only_th
     assert shown.given == (shown.chains, False)
 
 
+def test_a_page_of_many_pairs_is_made_without_a_look_at_their_rows() -> None:
+    """Neighbouring cells of a page are compared, and to compare rows takes thirty times as long as to place pairs."""
+    pairs = [replace(pair_of("t", [(0, 9, at * 10, at * 10 + 9)]), annotation=f"a{at}") for at in range(40)]
+    page = Page("t", 0, True, tuple(pair.mirrored("s") for pair in pairs))
+    assert page.nearby is not None
+    assert all(pair.given.from_other_end for pair in page.pairs)
+
+
 def test_what_takes_more_room_from_the_other_end_is_not_kept() -> None:
     """Spans that nest in each other are a chain each, which is much larger than its spans are."""
     pair = pair_of("t", [(at, at + 1, at, 100 - at) for at in range(40)])
