@@ -2,6 +2,7 @@
 
 Invariant: nobody waits for it but who needs a page that is being read at that moment, and who needs one that could not
 be read finds out by himself. It reads no more pages than the job has segments, and fills at most half of the memory.
+It reads as a guest of the room that a suspect has alone: a death by what it reads must not be charged to a segment.
 
 A walk meets the texts of a family that lie near its segment, and all walks of a job together meet all of them. A page
 costs half as much in a query for many as in one of its own, so what walks need of them later is not asked for twice:
@@ -10,6 +11,7 @@ they wait for what is on its way.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock, Thread
 from typing import Final
 
@@ -24,6 +26,8 @@ MAX_PAGES_AT_ONCE: Final = 512
 
 type Get = Callable[[Mapping[str, int], Reading], Mapping[str, Page]]
 """`PageSource.get`."""
+type Enter = Callable[[], AbstractContextManager[None]]
+"""Makes its caller a guest of a room for as long as the context lasts."""
 type Start = Callable[[Callable[[], None]], None]
 """Runs what it is given beside its caller; RuntimeError when it can't."""
 
@@ -35,10 +39,13 @@ def _start_thread(work: Callable[[], None]) -> None:
 class ReadAhead:
     """One family at a time. Safe to use from several threads."""
 
-    def __init__(self, get: Get, memory: MemoryTier, start: Start = _start_thread) -> None:
-        """`get` keeps in `memory` what it reads."""
+    def __init__(
+        self, get: Get, memory: MemoryTier, *, enter: Enter = nullcontext, start: Start = _start_thread
+    ) -> None:
+        """`get` keeps in `memory` what it reads. `enter`: the room that walks are guests of (app/threads/room.py)."""
         self._get = get
         self._memory = memory
+        self._enter = enter
         self._start = start
         self._busy = Lock()
 
@@ -69,7 +76,8 @@ class ReadAhead:
     def _read(self, pages: dict[str, Page], fresh_since_us: int, reading: Reading) -> None:
         own = Reading(reading.read_at_us, pages.values())  # not the walk's patience, nor its progress
         while part := self._next(pages, reading.job_segments - len(pages)):
-            pages |= self._get(dict.fromkeys(part, fresh_since_us), own)
+            with self._enter():
+                pages |= self._get(dict.fromkeys(part, fresh_since_us), own)
 
     def _next(self, pages: Mapping[str, Page], most: int) -> list[str]:
         """Texts that these lead to and that are not among them, as many as there is room for at once."""

@@ -10,12 +10,13 @@ for once and not by one thread after another, and what is read ahead keeps nobod
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import Final, Protocol, Self
 
-from app.caching.ahead import ReadAhead
+from app.caching.ahead import Enter, ReadAhead
 from app.caching.key import derive_key
 from app.caching.memory import MemoryTier
 from app.caching.shared import MARKER_MS, SharedTier
@@ -77,11 +78,12 @@ class PageCache:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         run_in_background: Callable[[Callable[[], None]], None] = lambda work: work(),
+        enter: Enter = nullcontext,
         meter: Meter = NO_METER,
     ) -> None:
         """`shared` None: without a shared cache everything works, only slower. Clock and sleep in seconds.
 
-        `run_in_background` does what nobody waits for: sharing what was loaded.
+        `run_in_background` does what nobody waits for: sharing what was loaded. `enter`: see `ReadAhead`.
         """
         self._loader = loader
         self._memory = memory
@@ -93,7 +95,7 @@ class PageCache:
         self._lock = Lock()
         self._flights: dict[str, _Flight] = {}
         self._too_slow_until: dict[str, float] = {}
-        self._ahead = ReadAhead(partial(self._get, is_ahead=True), memory)
+        self._ahead = ReadAhead(partial(self._get, is_ahead=True), memory, enter=enter)
 
     @classmethod
     def connect(
@@ -105,12 +107,13 @@ class PageCache:
         ttl_seconds: int,
         secret: str,
         clock_id: str,
+        enter: Enter = nullcontext,
         meter: Meter = NO_METER,
     ) -> Self:
         """With Dragonfly at `url` (redis:// or rediss://), None for none. Nothing connects yet.
 
         `memory_bytes` bounds what pages take in this process, `ttl_seconds` how long Dragonfly keeps one.
-        `secret` and `clock_id`: what makes workers share pages, see app/caching/key.py.
+        `secret` and `clock_id`: what makes workers share pages, see app/caching/key.py. `enter`: see `ReadAhead`.
         Raises `ConfigurationError` for a URL that makes no sense.
         """
         shared = None
@@ -121,7 +124,8 @@ class PageCache:
 
             shared = SharedTier(RedisStore(url), key.result(), ttl_seconds, meter=meter)
         background = Background("sharing pages")
-        return cls(loader, MemoryTier(memory_bytes), shared, run_in_background=background, meter=meter)
+        memory = MemoryTier(memory_bytes)
+        return cls(loader, memory, shared, run_in_background=background, enter=enter, meter=meter)
 
     @property
     def is_shared_up(self) -> bool | None:

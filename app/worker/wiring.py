@@ -106,6 +106,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
     own = _begin_self(settings, limits, stop, "SQS", "PostgreSQL", "Neo4j")
     tracing = open_tracing(own.meter)
     progress, gate, in_flight, meter = own.progress, own.gate, own.in_flight, tracing or own.meter
+    room = Room(progress.mark)
     graph = Neo4JDatabase(
         settings.neo4j_uri,
         settings.neo4j_user,
@@ -137,6 +138,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
             ttl_seconds=settings.cache_ttl_seconds,
             secret=settings.neo4j_password,
             clock_id=name_clock(settings.postgres_url),
+            enter=room.shared,
             meter=meter,
         )
 
@@ -170,7 +172,7 @@ def build_segment_loop(wanted: Wanted, stop: Stop) -> Loop:
         Settler(results, TracedAnnouncer(housekeeper, tracing) if tracing else housekeeper, gate, meter),
         in_flight,
         gate,
-        Room(progress.mark),
+        room,
         ByteBudget(RESULTS_BYTES, progress.mark),
         meter,
     )

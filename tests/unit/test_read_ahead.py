@@ -1,7 +1,8 @@
 """What a large job will need is read before its walks ask: all of it, never more than pays or has room."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,6 +14,7 @@ from app.errors import OutageError
 from app.pages.page import Page, guessed_bytes
 from app.pages.reading import Reading
 from app.pages.walk import walk_together
+from app.threads.room import Room
 from bench.generate import generate_family
 from tests.support.graphs import MemoryGraph
 from tests.support.worker import wait_until
@@ -29,10 +31,20 @@ class Reader:
         self.graph = MemoryGraph(FAMILY)
         self.memory = MemoryTier(memory_bytes)
         self.works: list[Callable[[], None]] = []
-        self.ahead = ReadAhead(self.get, self.memory, self.works.append)
+        self.ahead = ReadAhead(self.get, self.memory, enter=self.enter, start=self.works.append)
         self.fails = False
+        self.guests = 0
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        self.guests += 1
+        try:
+            yield
+        finally:
+            self.guests -= 1
 
     def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+        assert self.guests == 1
         if self.fails:
             raise OutageError("Neo4j", "it is down")
         pages = self.graph.get(needs, reading)
@@ -107,12 +119,23 @@ def test_a_system_without_a_thread_to_give_goes_on() -> None:
         reader.works.append(work)
 
     reader = Reader()
-    reader.ahead = ReadAhead(reader.get, reader.memory, start)
+    reader.ahead = ReadAhead(reader.get, reader.memory, start=start)
     reader.begin(10)
     assert not reader.works
     threads = 1
     reader.begin(10)
     assert reader.works
+
+
+def test_nothing_is_read_ahead_beside_a_suspect() -> None:
+    """Nor does a suspect begin while something is: then a death would be charged to it that was none of its doing."""
+    graph, memory, room = MemoryGraph(FAMILY), MemoryTier(ROOMY), Room()
+    starts = [Start(ROOT, 0, 1, 0, 1, job_segments=1_000)] * 2
+    with room.alone():
+        walk_together(starts, PageCache(graph, memory, enter=room.shared))
+        wait_until(lambda: bool(room._changed._waiters), "the reading to wait for the room")  # type: ignore[attr-defined]
+        assert len({name for names in graph.loads for name in names}) < len(OTHERS)
+    wait_until(lambda: len(memory.get(dict.fromkeys(FAMILY.manifestations, 1))) == len(OTHERS) + 1, "all pages")
 
 
 @pytest.mark.parametrize(("segments", "begins"), [(2, True), (1, False)])
