@@ -1,8 +1,9 @@
 """Pages that a large job is going to need, read before its walks ask for them.
 
 Invariant: nobody waits for it but who needs a page that is being read at that moment, and who needs one that could not
-be read finds out by himself. It reads no more pages than the job has segments, and fills at most half of the memory.
-It reads as a guest of the room that a suspect has alone: a death by what it reads must not be charged to a segment.
+be read finds out by himself. It reads no more pages than the job has segments, and nothing while pages that the job can
+use fill half of the memory; older ones are in nobody's way, and after a while the memory of every worker is full of
+them. It is a guest of the room that a suspect has alone: a death by what it reads must not be charged to a segment.
 
 A walk meets the texts of a family that lie near its segment, and all walks of a job together meet all of them. A page
 costs half as much in a query for many as in one of its own, so what walks need of them later is not asked for twice:
@@ -75,13 +76,13 @@ class ReadAhead:
 
     def _read(self, pages: dict[str, Page], fresh_since_us: int, reading: Reading) -> None:
         own = Reading(reading.read_at_us, pages.values())  # not the walk's patience, nor its progress
-        while part := self._next(pages, reading.job_segments - len(pages)):
+        while part := self._next(pages, reading.job_segments - len(pages), fresh_since_us):
             with self._enter():
                 pages |= self._get(dict.fromkeys(part, fresh_since_us), own)
 
-    def _next(self, pages: Mapping[str, Page], most: int) -> list[str]:
+    def _next(self, pages: Mapping[str, Page], most: int, fresh_since_us: int) -> list[str]:
         """Texts that these lead to and that are not among them, as many as there is room for at once."""
-        room_bytes = self._memory.limit_bytes // 2 - self._memory.held_bytes
+        room_bytes = self._memory.limit_bytes // 2 - self._memory.fresh_bytes(fresh_since_us)
         part: dict[str, None] = {}
         for page in pages.values():
             for pair in page.pairs:

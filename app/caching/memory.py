@@ -41,6 +41,11 @@ class MemoryTier:
         """What the pages held and their table take."""
         return self._held_bytes
 
+    def fresh_bytes(self, fresh_since_us: int) -> int:
+        """What those take that were not read before then (microseconds)."""
+        with self._lock:
+            return sum([held.size_bytes for held in self._entries.values() if held.page.read_at_us >= fresh_since_us])
+
     @property
     def limit_bytes(self) -> int:
         """What they may take."""

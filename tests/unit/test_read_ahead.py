@@ -16,6 +16,7 @@ from app.pages.reading import Reading
 from app.pages.walk import walk_together
 from app.threads.room import Room
 from bench.generate import generate_family
+from tests.support.caches import PageMaker
 from tests.support.graphs import MemoryGraph
 from tests.support.worker import wait_until
 
@@ -87,6 +88,18 @@ def test_half_of_the_memory_is_left_to_what_walks_ask_for() -> None:
     reader.begin(10**6)
     reader.works.pop()()
     assert 0 < len(reader.read) <= 20
+
+
+@pytest.mark.parametrize(("read_at_us", "are_in_the_way"), [(4, False), (5, True)])
+def test_a_memory_that_is_full_of_what_the_job_can_not_use_is_read_into(read_at_us: int, are_in_the_way: bool) -> None:
+    reader = Reader()
+    reader.memory = MemoryTier(10**5)
+    reader.ahead = ReadAhead(reader.get, reader.memory, enter=reader.enter, start=reader.works.append)
+    reader.memory.put([PageMaker().page(f"another {at}", read_at_us) for at in range(200)])
+    assert reader.memory.held_bytes > reader.memory.limit_bytes // 2
+    reader.begin(10)
+    reader.works.pop()()
+    assert bool(reader.read) != are_in_the_way
 
 
 def test_only_one_family_is_read_ahead_at_a_time_and_then_the_next() -> None:
