@@ -106,10 +106,16 @@ def _run(
 ) -> list[Any]:
     cut = 0
     for repeat in range(MAX_REPEATS):
+        lost = False
         try:
-            return _try_once(database, sql, parameters, lock_timeout_ms)
+            with database.pool.lend() as connection:
+                try:
+                    return _try_once(connection, sql, parameters, lock_timeout_ms)
+                except psycopg2.Error as error:
+                    lost = is_cut(error)  # now: given back it may be closed by us
+                    raise
         except psycopg2.Error as error:
-            code, lost = error.pgcode, is_cut(error)
+            code = error.pgcode
             cut += lost
             if code in _NO_SUCH_PLAN:
                 database.stop_keeping_plans()
@@ -122,12 +128,12 @@ def _run(
 
 
 def _try_once(
-    database: Database,
+    connection: Connection,
     sql: str | Callable[[Connection], str],
     parameters: Mapping[str, Any] | None,
     lock_timeout_ms: int,
 ) -> list[Any]:
-    with database.pool.lend() as connection, connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         text = bounds(lock_timeout_ms) + (sql if isinstance(sql, str) else sql(connection))
         cursor.execute(text, parameters or {})
         if not cursor.description:

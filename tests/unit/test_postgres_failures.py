@@ -7,7 +7,8 @@ import pytest
 
 from app.db.engine import make_engine
 from app.db.failures import is_cut, translate
-from app.errors import OutageError, RefusedError
+from app.db.postgres import Database, run
+from app.errors import OutageError, RefusedError, StatementTimeoutError
 
 SQLALCHEMY: Any = make_engine("postgresql://").dialect
 LOST = [
@@ -56,6 +57,56 @@ def test_what_a_name_or_a_later_line_says_is_no_cut(said: str) -> None:
 
 def test_only_psycopg2_s_errors_tell_of_a_cut() -> None:
     assert not is_cut(OSError("server closed the connection unexpectedly"))
+
+
+class LockNotAvailable(psycopg2.OperationalError):
+    """As the driver raises it on `cursor`, which it lets nobody set."""
+
+    pgcode = "55P03"
+    cursor: Any = None
+
+    def __init__(self, cursor: "Session") -> None:
+        super().__init__("canceling statement due to lock timeout")
+        self.cursor = cursor
+
+
+class Session:
+    """A connection and its cursor in one, on which every statement waits for a lock in vain."""
+
+    is_idle = True
+    keeps_plans = False
+    closed = 0
+
+    def __init__(self) -> None:
+        self.connection = self
+        self.sent: list[str] = []
+
+    def cursor(self) -> "Session":
+        return self
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def execute(self, sql: str, _: object) -> None:
+        self.sent.append(sql)
+        raise LockNotAvailable(self)
+
+    def close(self) -> None:
+        self.closed = 1
+
+
+def test_a_connection_that_we_closed_ourselves_is_not_taken_for_one_that_was_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a wait for a lock that ended beyond what the pool keeps would be waited for once more."""
+    session = Session()
+    monkeypatch.setattr("app.db.postgres.connect", lambda _: session)
+    with pytest.raises(StatementTimeoutError):
+        run(Database("postgresql://", pool_size=0), "SELECT 1")
+    assert session.closed
+    assert len(session.sent) == 1
 
 
 @pytest.mark.parametrize(
