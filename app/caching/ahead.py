@@ -66,6 +66,8 @@ class ReadAhead:
                 self._read(pages, fresh_since_us, reading)
             except ProcessorError as error:
                 logger.debug("Reading ahead ends: %s", error)
+            except Exception:
+                logger.exception("Reading ahead met a bug")
             finally:
                 self._busy.release()
 

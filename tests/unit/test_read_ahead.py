@@ -33,7 +33,7 @@ class Reader:
         self.memory = MemoryTier(memory_bytes)
         self.works: list[Callable[[], None]] = []
         self.ahead = ReadAhead(self.get, self.memory, enter=self.enter, start=self.works.append)
-        self.fails = False
+        self.failure: Exception | None = None
         self.guests = 0
 
     @contextmanager
@@ -46,8 +46,8 @@ class Reader:
 
     def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
         assert self.guests == 1
-        if self.fails:
-            raise OutageError("Neo4j", "it is down")
+        if self.failure:
+            raise self.failure
         pages = self.graph.get(needs, reading)
         self.memory.put(pages.values())
         return pages
@@ -114,13 +114,23 @@ def test_only_one_family_is_read_ahead_at_a_time_and_then_the_next() -> None:
 
 def test_a_failure_is_left_to_who_needs_the_page(caplog: pytest.LogCaptureFixture) -> None:
     reader = Reader()
-    reader.fails = True
+    reader.failure = OutageError("Neo4j", "it is down")
     reader.begin(10)
     with caplog.at_level(logging.INFO):
         reader.works.pop()()
     assert not caplog.records
     reader.begin(10)
     assert reader.works, "the next walk may try again"
+
+
+def test_a_bug_is_in_the_log_and_the_next_family_s_turn_comes(caplog: pytest.LogCaptureFixture) -> None:
+    reader = Reader()
+    reader.failure = RuntimeError("can't start new thread")
+    reader.begin(10)
+    reader.works.pop()()
+    assert "Reading ahead met a bug" in caplog.text
+    reader.begin(10)
+    assert reader.works
 
 
 def test_a_system_without_a_thread_to_give_goes_on() -> None:
