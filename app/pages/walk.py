@@ -136,8 +136,9 @@ def walk_together(
     pages: dict[str, Page] = {}
     # What is loaded now is read after the last of the claims returned, so it may carry the latest time.
     read_at_us = max((start.read_at_us for start in starts), default=0)
-    # A segment by itself may be one that is suspected: nothing is begun beside it.
-    job_segments = max(start.job_segments for start in starts) if len(starts) > 1 else 0
+    # The pages at hand are of all jobs here, so it must pay for the smallest. A segment by itself may be one that is
+    # suspected: nothing is begun beside it.
+    job_segments = min(start.job_segments for start in starts) if len(starts) > 1 else 0
     reading = Reading(read_at_us, pages.values(), came_further=came_further, job_segments=job_segments)
     walks = [walk(start.manifestation_id, start.start, start.end) for start in starts]
     frontiers = {at: next(steps) for at, steps in enumerate(walks)}

@@ -161,6 +161,24 @@ def test_nothing_is_read_ahead_beside_a_suspect() -> None:
     wait_until(lambda: len(memory.get(dict.fromkeys(FAMILY.manifestations, 1))) == len(OTHERS) + 1, "all pages")
 
 
+def test_a_small_job_has_no_family_read_for_a_large_one_s_sake_that_shares_its_batch() -> None:
+    graph = Asked()
+    walk_together([Start(ROOT, 0, 1, 0, 1, job_segments=many) for many in (3, 1_000)], graph)
+    assert {reading.job_segments for reading in graph.readings} == {3}
+
+
+class Asked(MemoryGraph):
+    """Remembers how it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(FAMILY)
+        self.readings: list[Reading] = []
+
+    def get(self, needs: Mapping[str, int], reading: Reading) -> Mapping[str, Page]:
+        self.readings.append(reading)
+        return super().get(needs, reading)
+
+
 @pytest.mark.parametrize(("segments", "begins"), [(2, True), (1, False)])
 def test_a_batch_of_a_large_job_begins_it_and_a_segment_by_itself_does_not(segments: int, begins: bool) -> None:
     graph, memory = MemoryGraph(FAMILY), MemoryTier(ROOMY)
