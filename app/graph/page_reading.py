@@ -51,7 +51,7 @@ class PageReader:
         given before a page that is too slow by itself is raised for. Raises `OutageError` or `TransientError`,
         `QueryTimeoutError` with the pages to blame.
         """
-        known = list(reading.at_hand)
+        known = {page.manifestation_id: page for page in reading.at_hand}
         too_slow: list[str] = []
         sizes = _Sizes()
         reason = ""
@@ -65,7 +65,7 @@ class PageReader:
             if sizes.is_too_large(part):
                 parts += _smaller(part)[::-1]
                 continue
-            mirrors = find_mirrors({name: needs[name] for name in part}, known, reading.read_at_us)
+            mirrors = find_mirrors({name: needs[name] for name in part}, known.values(), reading.read_at_us)
             try:
                 pages = self._load_part(part, reading, mirrors)
             except QueryTimeoutError as error:
@@ -77,7 +77,7 @@ class PageReader:
                     reason = f"the page of manifestation {part[0]!r} takes too long to read: {error}"
             else:
                 self._note_texts(pages)
-                known += pages.values()
+                known |= pages  # also in place of an older page that was too old for whoever needs it
                 yield pages
         if too_slow:
             raise QueryTimeoutError(reason, too_slow)

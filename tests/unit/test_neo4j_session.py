@@ -374,6 +374,22 @@ def test_what_is_at_hand_is_not_asked_for_in_small_parts_nor_what_the_chunk_befo
     assert pages["root"].pairs == (first, last)
 
 
+def test_of_a_page_that_is_read_once_more_only_the_new_one_shows_its_pairs() -> None:
+    """Jobs of one batch may ask for different times."""
+
+    class Root(SlowReader):
+        def read[T](self, query: str, consume: Callable[[Iterator[list[Any]]], T], **parameters: Any) -> T:
+            is_asked_for = "root" in [page["id"] for page in parameters["wanted"]]
+            rows = [pair_row("root", "a1", "a2", "last", [[0, 5, 7, 9]])] if is_asked_for else []
+            return super().read(query, lambda ends: consume(iter([*rows, *ends])), **parameters)
+
+    pair = pair_of("last", [(0, 5, 7, 9)])
+    names = ["root", *[f"m{at}" for at in range(MAX_PAGES_A_QUERY - 1)], "last"]
+    needs = {**dict.fromkeys(names, 1), "root": 5}
+    last = pages_of(Root()).load_pages(needs, Reading(9, [Page("root", 1, True, (pair,))]))["last"]
+    assert last == Page("last", 9, True, (pair.mirrored("root"),))
+
+
 @pytest.mark.parametrize(
     ("uri", "database", "graph_id"),
     [
