@@ -18,6 +18,8 @@ from app.pages.spans import Numbers, Pair, compact, partition, sort_columns
 
 _ALLOCATOR_BYTES = 16  # CPython hands out memory in multiples of it
 
+_CHAIN_BYTES = 800  # of a chain, without its rows
+
 _GUESSED_ROW_BYTES = 64  # its own end of the pair, another one, and the segments that they span
 
 _FRAME_BYTES = len('{"segment_id": , "span": {"start": , "end": }},')
@@ -150,17 +152,19 @@ def guessed_bytes(pair: Pair) -> int:
 
 
 def size_bytes(page: Page) -> int:
-    """The memory that a page holds."""
+    """The memory that a page holds, or will when it is asked for spans."""
     parts: list[object] = [
         page, page.manifestation_id, page.read_at_us, page.pairs, page.problem, page.json_head,
         page.segmentation, page.segmentation.starts, page.segmentation.ends, page.segmentation.offsets,
         page.segmentation.names, page.segmentation.chains, *page.segmentation.chains,
         *(page.nearby.parts if page.nearby else ()),
     ]  # fmt: skip
+    spare_bytes = 0
     for pair in page.pairs:
+        spare_bytes += pair.spare_chains * _CHAIN_BYTES
         chains, _ = pair.given
         parts += [pair, pair.annotation, pair.other, pair.target, pair.given, chains]
         for spans in chains:
             parts += [spans, spans.starts, spans.ends, spans.lows, spans.highs]
             parts += [spans.low_blocks, spans.high_blocks]
-    return sum(-(-sys.getsizeof(part) // _ALLOCATOR_BYTES) * _ALLOCATOR_BYTES for part in parts)
+    return spare_bytes + sum(-(-sys.getsizeof(part) // _ALLOCATOR_BYTES) * _ALLOCATOR_BYTES for part in parts)

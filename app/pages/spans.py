@@ -155,14 +155,25 @@ class Pair:
 
     @property
     def chains(self) -> tuple[SpanChain, ...]:
-        """As this end has them. They are kept unless they take more room than what was given, which is counted."""
+        """As this end has them. They are kept unless they take more room than is counted."""
         given, from_other_end = self.given
         if not from_other_end:
             return given
         chains = _turned(given)
-        if len(chains) <= len(given):
+        if len(chains) <= len(given) + self.spare_chains:
             object.__setattr__(self, "given", Given(chains))
         return chains
+
+    @property
+    def spare_chains(self) -> int:
+        """How many chains more than were given this end may keep, as spans may nest here that don't at the other end.
+
+        To sort them takes as long as some hundred lookups in them; where so many nest a lookup takes long in any case.
+        """
+        chains, from_other_end = self.given
+        if not from_other_end or (len(chains) == 1 and chains[0].ordered):
+            return 0
+        return 1 + sum([len(chain.starts) for chain in chains]) // BLOCK_SPANS
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same rows, whichever end they were read from and however often."""

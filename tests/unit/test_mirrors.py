@@ -52,6 +52,22 @@ def test_a_page_of_many_pairs_is_made_without_a_look_at_their_rows() -> None:
     assert all(pair.given.from_other_end for pair in page.pairs)
 
 
+def test_spans_that_nest_at_one_end_only_are_sorted_for_that_end_once() -> None:
+    pair = pair_of("t", [(at, at + 1, at, at + 1) for at in range(40)] + [(40, 41, 5, 30)])
+    shown = pair.mirrored("s")
+    assert len(shown.chains) == 2
+    assert shown.given == (shown.chains, False)
+
+
+@unhurried
+@given(span_rows)
+def test_a_page_takes_no_more_room_than_was_counted_when_it_is_asked(rows: list[tuple[int, int, int, int]]) -> None:
+    shown = pair_of("t", rows * 20).mirrored("s")
+    before = size_bytes(Page("t", 0, True, (shown,)))
+    assert shown.chains
+    assert size_bytes(Page("t", 0, True, (shown,))) <= before
+
+
 def test_what_takes_more_room_from_the_other_end_is_not_kept() -> None:
     """Spans that nest in each other are a chain each, which is much larger than its spans are."""
     pair = pair_of("t", [(at, at + 1, at, 100 - at) for at in range(40)])
