@@ -532,6 +532,20 @@ GUARDS: Final = (
         "tests/unit/test_read_ahead.py::test_half_of_the_memory_is_left_to_what_walks_ask_for",
     ),
     Guard(
+        "what earlier jobs have filled the memory with is in nobody's way",
+        "app/caching/ahead.py",
+        "self._memory.fresh_bytes(fresh_since_us)",
+        "self._memory.held_bytes",
+        "tests/unit/test_read_ahead.py::test_a_memory_that_is_full_of_what_the_job_can_not_use_is_read_into",
+    ),
+    Guard(
+        "nothing is read ahead beside a suspect",
+        "app/caching/ahead.py",
+        "with self._enter():",
+        "with nullcontext():",
+        "tests/unit/test_read_ahead.py::test_nothing_is_read_ahead_beside_a_suspect",
+    ),
+    Guard(
         "reading ahead pays",
         "app/caching/ahead.py",
         "min(most, MAX_PAGES_AT_ONCE)",
