@@ -81,5 +81,12 @@ def test_what_is_no_url_is_refused_and_not_shown() -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("url", ["postgresql:/me:secret@db", "postgresql://me:secret@db/segments?port=x"])
+def test_the_migrations_refuse_it_in_as_few_words(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="POSTGRES_URL") as refused:
+        make_engine(url)
+    assert "secret" not in str(refused.value)
+
+
 def test_waits_are_bounded_by_options_that_libpq_knows() -> None:
     assert parse_dsn(make_dsn(**BOUNDS)) == {name: str(value) for name, value in BOUNDS.items()}
