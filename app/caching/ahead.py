@@ -82,9 +82,13 @@ class ReadAhead:
             with self._enter():
                 pages |= self._get(dict.fromkeys(part, fresh_since_us), own)
 
+    def room_bytes(self, fresh_since_us: int) -> int:
+        """How much more of the memory may be filled; less than nothing when too much is."""
+        return self._memory.limit_bytes // 2 - self._memory.fresh_bytes(fresh_since_us)
+
     def _next(self, pages: Mapping[str, Page], most: int, fresh_since_us: int) -> list[str]:
         """Texts that these lead to and that are not among them, as many as there is room for at once."""
-        room_bytes = self._memory.limit_bytes // 2 - self._memory.fresh_bytes(fresh_since_us)
+        room_bytes = self.room_bytes(fresh_since_us)
         part: dict[str, None] = {}
         for page in pages.values():
             for pair in page.pairs:

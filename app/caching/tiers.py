@@ -21,7 +21,7 @@ from app.caching.key import derive_key
 from app.caching.memory import MemoryTier
 from app.caching.shared import MARKER_MS, SharedTier
 from app.core.meter import NO_METER, Meter
-from app.errors import OutageError, QueryTimeoutError
+from app.errors import OutageError, QueryTimeoutError, TransientError
 from app.pages.page import Page
 from app.pages.reading import Reading
 from app.threads.background import Background
@@ -200,6 +200,8 @@ class PageCache:
                     flights[name].page.set_result(page)
                 if part:
                     came_further()
+                if load.is_ahead and self._ahead.room_bytes(max(needs.values())) < 0:
+                    raise TransientError("what is read ahead is larger than it seemed and has filled its half")
         except BaseException as error:
             if isinstance(error, QueryTimeoutError):
                 self._remember_too_slow(error.pages)

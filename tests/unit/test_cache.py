@@ -14,7 +14,7 @@ from app.caching.shared import MARKER_MS, SharedTier
 from app.caching.tiers import TOO_SLOW_SECONDS, PageCache, _Flight, _Load
 from app.core.segments import Start
 from app.errors import OutageError, QueryTimeoutError, TransientError
-from app.pages.page import Page
+from app.pages.page import Page, size_bytes
 from app.pages.reading import Reading
 from app.pages.walk import walk_together
 from app.threads.background import Background
@@ -429,6 +429,26 @@ def test_who_waits_for_another_thread_s_load_comes_further_as_that_does_and_no_m
     for thread in (leader, waiter):
         thread.join(WAIT_SECONDS)
     assert marks.count("leader") == 1 + 3 + 1, "its own level, each step, and the part that came"
+
+
+def test_reading_ahead_ends_when_pages_are_larger_than_they_seemed() -> None:
+    """All that was read at once is held until the last of it is there, whatever the memory for pages may hold."""
+
+    class OnePagePerPart(PageMaker):
+        def load_parts(self, needs: Mapping[str, int], reading: Reading) -> Iterator[Mapping[str, Page]]:
+            for name in needs:
+                yield self.load_pages({name: needs[name]}, reading)
+
+    loader = OnePagePerPart(segments=100)
+    memory = MemoryTier(2 * 10 * size_bytes(loader.page("a", 5)))
+    cache = PageCache(loader, memory)
+    root = Page("root", 5, True, tuple(pair_of(f"t{at:02}", [(0, 5, 0, 5)]) for at in range(40)))
+    cache.get({"a": 1}, Reading(5, [root], job_segments=100))
+    wait_until(lambda: not cache._ahead._busy.locked(), "it to end")
+    assert 5 < len(loader.loads) < 15
+    (last,) = loader.loads[-1]
+    cache.get({last: 1, "t39": 1}, Reading(6))
+    assert loader.loads[-1] == ("t39",), "the others are not in flight any more"
 
 
 def test_what_is_read_ahead_is_overtaken_by_who_needs_a_page_behind_one_that_takes_long(
