@@ -2,9 +2,10 @@
 
 Invariant: a caller never gets a page that was read before the time that it asks for (docs/formats.md), unless it
 asks for a time after its own claim, which no page can satisfy: then it gets one as of its claim. Threads that
-miss the same page at once load it once; workers too, as long as the shared cache works. Each part of a load is kept as
-it arrives, so that a load that fails later is not begun from the start; a page that takes too long to load is waited
-for once and not by one thread after another, and what is read ahead keeps nobody waiting for long.
+miss the same page at once load it once, or twice where what is read ahead is overtaken; workers too, as long as the
+shared cache works. Each part of a load is kept as it arrives, so that a load that fails later is not begun from the
+start; a page that takes too long to load is waited for once and not by one thread after another, and what is read ahead
+keeps nobody waiting for long.
 """
 
 import time
@@ -42,7 +43,7 @@ class PageLoader(Protocol):
         ...
 
     def load_parts(self, needs: Mapping[str, int], reading: Reading) -> Iterator[Mapping[str, Page]]:
-        """A page for every id of `needs`, part by part, none of it read before `reading.read_at_us`, or at hand.
+        """A page for every id of `needs`, part by part, read now, or at hand and as fresh as `needs` asks for.
 
         Raises `OutageError` or `TransientError`, after what could be loaded all the same; `QueryTimeoutError` with the
         pages that are to blame.

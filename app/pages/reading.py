@@ -25,11 +25,12 @@ def _nothing() -> None: ...
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`read_at_us`: when the walk's claim returned, on PostgreSQL's clock; pages loaded now carry it.
+    """`read_at_us`: when the walk's claim returned, on PostgreSQL's clock; pages loaded now carry it, or what is older.
 
-    `at_hand`: pages that the walk has; what those read no earlier than `read_at_us` tell of the pages that are loaded
-    is not read again. `came_further` is called, by the thread that waits, for each part that arrives. `job_segments`:
-    so many walks over the same texts are to come, that it pays to read as many pages before they ask; 0: none.
+    `at_hand`: pages that the walk has; what those tell of the pages that are loaded is not read again where they are
+    as fresh as is asked for, and the new page carries the time of the oldest of them. `came_further` is called, by the
+    thread that waits, for each part that arrives. `job_segments`: so many walks over the same texts are to come, that
+    it pays to read as many pages before they ask; 0: none.
     """
 
     read_at_us: int
