@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     sqs_dead_letter_queue_url: QueueUrl | None = None
     sqs_wait_time_seconds: int = Field(default=20, ge=0, le=20)
     sqs_batch_size: int = Field(default=10, ge=1, le=10)
-    sqs_batches_in_hand: int = Field(default=12, ge=1, le=16)
+    sqs_batches_in_hand: int = Field(default=16, ge=1, le=32)
     sqs_visibility_timeout_seconds: int = Field(default=60, ge=5, le=LONGEST_VISIBILITY_SETTING_SECONDS)
     sqs_calls: Literal["lean", "boto3"] = "lean"
     polling_wait_time_ms: int = Field(default=50, ge=0, le=60_000)

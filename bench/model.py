@@ -68,7 +68,7 @@ class Load:
     jobs: int
     mixed: bool = False
     """Whether each message of a batch is of any job, or all of them of one."""
-    lanes: int = 12
+    lanes: int = 16
     """Batches in hand, in each worker."""
     batch: int = 10
     """Messages a receive and a delete."""

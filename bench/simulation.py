@@ -42,7 +42,7 @@ CHANGED_AT: Sequence[Load] = (
 )
 CHANGES: Mapping[str, tuple[str, float]] = {
     "twice as many workers": ("workers", 2),
-    "`SQS_BATCHES_IN_HAND` 6, not 12": ("lanes", 0.5),
+    "`SQS_BATCHES_IN_HAND` 8, not 16": ("lanes", 0.5),
     "`SQS_BATCH_SIZE` 5, not 10": ("batch", 0.5),
     "`PAGE_CACHE_MEGABYTES` 960, not 96": ("memory_mb", 10),
     "ten times as many jobs at a time": ("jobs", 10),
@@ -83,7 +83,7 @@ batches wait for services, take turns on processors and lock their jobs' rows un
 {_what_is_in(costs, place, receives)}
 
 The model beside what was measured, on the same machine, which workers, services and proxies share. The costs are those
-of one worker with twelve batches in hand in the same profile; all else follows:
+of one worker with sixteen batches in hand in the same profile; all else follows:
 
 {_comparison(document)}
 

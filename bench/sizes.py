@@ -49,7 +49,7 @@ FULL = Scale(
     large_job=20_000,
     workers=(1, 2, 4),
     worker_job=8_000,
-    lanes=(1, 2, 4, 8, 12, 16),
+    lanes=(1, 2, 4, 8, 16, 24),
     cloud_naive_segments=80,
     memory_texts=(200, 400),
 )
@@ -66,7 +66,7 @@ QUICK = Scale(
     large_job=2_000,
     workers=(1, 2),
     worker_job=800,
-    lanes=(2, 12),
+    lanes=(2, 16),
     cloud_naive_segments=15,
     memory_texts=(40, 80),
 )
@@ -83,7 +83,7 @@ TINY = Scale(
     large_job=40,
     workers=(1,),
     worker_job=40,
-    lanes=(12,),
+    lanes=(16,),
     cloud_naive_segments=10,
     memory_texts=(4,),
 )

@@ -60,8 +60,8 @@ BYTES_A_MEGABYTE: Final = 1_000_000
 HELPERS_CONNECTIONS: Final = 3
 """To PostgreSQL, beside one a lane: the heartbeat's, the housekeeper's, a probe's. The reporter's, once a minute, is
 one of them or one more for a moment."""
-RECEIVES_A_BATCH: Final = 2
-"""Under a backlog: PostgreSQL is paid by the transaction, and one for twenty costs little more than one for ten."""
+RECEIVES_A_BATCH: Final = 3
+"""Under a backlog: PostgreSQL is paid by the transaction, and one for thirty costs little more than one for ten."""
 RESULTS_BYTES: Final = 16_000_000
 """Of results that are being stored at the same time; PostgreSQL's driver makes some five copies of each."""
 QUEUE_SETTINGS: Final = (

@@ -101,7 +101,7 @@ BOUNDS: dict[str, tuple[Place, dict[str, Any], float]] = {
     "PostgreSQL": (ROOM, {"workers": 60, "jobs": 200}, 8 * 1_000 / COSTS.postgres_ms),
     "log": (replace(ROOM, log_mb_a_second=10.0), {"workers": 20, "jobs": 200}, 10e6 / COSTS.log_bytes),
     "row": (ROOM, {"workers": 20}, 10_000 / (5 * COSTS.postgres_ms * ROOM.locked_share + ROOM.flush_ms)),
-    "in flight": (replace(ROOM, in_flight_messages=100), {"workers": 20, "jobs": 200}, 10 * 10_000 / 20.0),
+    "in flight": (replace(ROOM, in_flight_messages=100), {"workers": 20, "jobs": 200, "lanes": 12}, 10 * 10_000 / 20.0),
     "machine": (replace(ROOM, shared_processors=2), {"workers": 8, "jobs": 20}, 2_000 / (0.4 + 0.2 + 0.1)),
 }
 
@@ -169,7 +169,7 @@ def a_variant(label: str, value: int, others: float = 0.0) -> dict[str, Any]:
 def a_document(others: float = 0.0, messages: float = 10.0) -> dict[str, Any]:
     """A small run, with so many messages a batch."""
     latencies = {"sqs": 8.0, "postgres": 1.0, "neo4j": 5.0, "cache": 1.0}
-    lanes = [a_variant(f"{count} in hand", count, others) for count in (1, 12)]
+    lanes = [a_variant(f"{count} in hand", count, others) for count in (1, 16)]
     cloud = [a_variant("naive", 0), a_variant("1 worker", 1), a_variant("2 workers", 2)]
     workers = [a_variant("1 worker, one job", 1), a_variant("2 workers, four jobs", 2)]
     profiles = {
@@ -190,16 +190,16 @@ def test_the_model_stands_beside_every_point_that_was_measured() -> None:
     measured = by_label(a_document())
     assert [*measured] == [
         "lanes: 1 in hand",
-        "lanes: 12 in hand",
+        "lanes: 16 in hand",
         "cloud: 1 worker",
         "cloud: 2 workers",
         "workers: 1 worker, one job",
         "workers: 2 workers, four jobs",
     ]
-    one, twelve = measured["lanes: 1 in hand"], measured["lanes: 12 in hand"]
+    one, sixteen = measured["lanes: 1 in hand"], measured["lanes: 16 in hand"]
     assert (one.rate, one.busy) == (1_000.0, 0.5)
     assert one.model_rate == pytest.approx(10_000 / (18 + 7 + 0.2 + 0.1), rel=0.06)
-    assert twelve.model_rate == measured["cloud: 1 worker"].model_rate, "the same settings, the same costs"
+    assert sixteen.model_rate == measured["cloud: 1 worker"].model_rate, "the same settings, the same costs"
     assert measured["workers: 2 workers, four jobs"].model_rate == pytest.approx(2_000 / 0.7, rel=0.05)
 
 
@@ -219,7 +219,7 @@ def test_the_model_is_asked_for_what_was_run(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_others_take_of_the_machine_makes_it_slower() -> None:
-    alone, beside = (by_label(a_document(others))["lanes: 12 in hand"] for others in (0.0, 0.5))
+    alone, beside = (by_label(a_document(others))["lanes: 16 in hand"] for others in (0.0, 0.5))
     assert beside.model_rate < 0.7 * alone.model_rate
     assert beside.model_busy > alone.model_busy
 
