@@ -145,13 +145,13 @@ class PageCache:
         reading.came_further()
         overtaken: set[_Load] = set()
         found = self._memory.get(needs)
-        self._meter.pages("memory", len(found))
+        if not is_ahead:
+            self._meter.pages("memory", len(found))
         while len(found) < len(needs):
             missing = _without(needs, found)
             self._refuse_too_slow(missing)
             mine, theirs = self._take_off(missing, _Load(is_ahead), overtaken)
             if mine:
-                self._ahead.begin(max(missing.values()), reading)
                 found |= self._fly(mine, missing, reading)
             for name, flight in theirs.items():
                 page = self._await(flight, reading, overtaken)
@@ -193,6 +193,7 @@ class PageCache:
             reading.came_further()
 
         try:
+            self._ahead.begin(max(needs.values()), reading)
             told = replace(reading, at_hand=list(reading.at_hand), came_further=came_further)
             for part in self._fetch({name: needs[name] for name in flights}, told):
                 pages |= part
