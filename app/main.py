@@ -37,6 +37,9 @@ EXIT_CONFIGURATION: Final = 2
 M_ARENA_MAX: Final = -8
 """See mallopt(3)."""
 HEAPS: Final = 1
+MADE_AT_THE_START: Final = 100_000
+"""Objects, before garbage is looked for while the worker is built: more than that takes, but not than hours of waiting
+for a service would."""
 
 DESCRIPTION: Final = """Find the related segments of every segment whose message is on the input queue.
 Runs until SIGTERM or Ctrl-C; run as many as you like."""
@@ -67,7 +70,9 @@ def main(arguments: Sequence[str] = ()) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(arguments)
+    usual = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(MADE_AT_THE_START)
     gc.enable()
     _share_the_heap()
     stop = Stop()
@@ -77,6 +82,7 @@ def main(arguments: Sequence[str] = ()) -> int:
             if stop.is_set():
                 return EXIT_OK
             gc.freeze()
+            gc.set_threshold(*usual)
             return loop.run()
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201  (there may be no log yet)
