@@ -126,6 +126,8 @@ def judge(around: Surroundings, asked: Asked, starts: list[Start]) -> Verdict:
     _judge_dead_letters(around, asked, failed, verdict)
     verdict.add("queue", _leftovers(around))
     verdict.add("worker", odd_ends(starts))
+    if next(read_all(starts), None) is None:
+        verdict.add("worker", ["nobody noted what was received"])
     verdict.add("log", [line for start in starts for line in unexplained(start)])
     return verdict
 

@@ -11,13 +11,14 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from app import main
 from app.outbox.pace import FEWEST_RESENT
 from app.outbox.sweep import Sweep, SweepReport
 from app.sqs.delivery import Delivery, read_delivery
-from app.worker import loop, wiring
+from app.worker import poller, wiring
 from app.worker.housekeeper import Housekeeper
 from tests.chaos import receives
 from tests.chaos.surroundings import RESEND_AFTER_SECONDS, SWEEP_SECONDS
@@ -45,13 +46,19 @@ def note_receives(path: str) -> None:
             os.write(notes, receives.line_of(delivery).encode())
         return delivery
 
-    vars(loop).update(read_delivery=noted)
+    put_in(poller, read_delivery=noted)
+
+
+def put_in(module: ModuleType, **others: object) -> None:
+    """Others in place of what the module calls by these names, all of which it must have."""
+    assert others.keys() <= vars(module).keys(), f"{module.__name__} knows not all of {[*others]}"
+    vars(module).update(others)
 
 
 if __name__ == "__main__":
     note_receives(sys.argv[1])
     killer.arm()
-    vars(wiring).update(Sweep=ImpatientSweep, Housekeeper=functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS))
+    put_in(wiring, Sweep=ImpatientSweep, Housekeeper=functools.partial(Housekeeper, every_seconds=SWEEP_SECONDS))
     code = main.main()
     logging.shutdown()
     sys.stdout.flush()
