@@ -13,13 +13,13 @@ they wait for what is on its way.
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from threading import Lock, Thread
 from typing import Final
 
 from app.caching.memory import MemoryTier
 from app.errors import ProcessorError
 from app.pages.page import Page, guessed_bytes
 from app.pages.reading import Reading
+from app.threads.background import Background, Start
 
 logger = logging.getLogger(__name__)
 
@@ -29,26 +29,17 @@ type Get = Callable[[Mapping[str, int], Reading], Mapping[str, Page]]
 """`PageSource.get`."""
 type Enter = Callable[[], AbstractContextManager[None]]
 """Makes its caller a guest of a room for as long as the context lasts."""
-type Start = Callable[[Callable[[], None]], None]
-"""Runs what it is given beside its caller; RuntimeError when it can't."""
-
-
-def _start_thread(work: Callable[[], None]) -> None:
-    Thread(target=work, name="reading ahead", daemon=True).start()
 
 
 class ReadAhead:
     """One family at a time. Safe to use from several threads."""
 
-    def __init__(
-        self, get: Get, memory: MemoryTier, *, enter: Enter = nullcontext, start: Start = _start_thread
-    ) -> None:
+    def __init__(self, get: Get, memory: MemoryTier, *, enter: Enter = nullcontext, start: Start | None = None) -> None:
         """`get` keeps in `memory` what it reads. `enter`: the room that walks are guests of (app/threads/room.py)."""
         self._get = get
         self._memory = memory
         self._enter = enter
-        self._start = start
-        self._busy = Lock()
+        self._beside = Background("reading ahead", start)
 
     def begin(self, fresh_since_us: int, reading: Reading) -> None:
         """Read what the pages at hand lead to, and on from there, unless it doesn't pay or another family's turn is it.
@@ -56,8 +47,6 @@ class ReadAhead:
         No page may be older than `fresh_since_us`.
         """
         if len(reading.at_hand) >= reading.job_segments or not reading.at_hand:
-            return
-        if not self._busy.acquire(blocking=False):
             return
         pages = {page.manifestation_id: page for page in reading.at_hand}
 
@@ -68,13 +57,8 @@ class ReadAhead:
                 logger.debug("Reading ahead ends: %s", error)
             except Exception:
                 logger.exception("Reading ahead met a bug")
-            finally:
-                self._busy.release()
 
-        try:
-            self._start(work)
-        except RuntimeError:  # the system has no thread to give
-            self._busy.release()
+        self._beside.begin(work)
 
     def _read(self, pages: dict[str, Page], fresh_since_us: int, reading: Reading) -> None:
         own = Reading(reading.read_at_us, pages.values())  # not the walk's patience, nor its progress

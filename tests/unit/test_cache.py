@@ -444,7 +444,7 @@ def test_reading_ahead_ends_when_pages_are_larger_than_they_seemed() -> None:
     cache = PageCache(loader, memory)
     root = Page("root", 5, True, tuple(pair_of(f"t{at:02}", [(0, 5, 0, 5)]) for at in range(40)))
     cache.get({"a": 1}, Reading(5, [root], job_segments=100))
-    wait_until(lambda: not cache._ahead._busy.locked(), "it to end")
+    wait_until(lambda: not cache._ahead._beside._busy.locked(), "it to end")
     assert 5 < len(loader.loads) < 15
     (last,) = loader.loads[-1]
     cache.get({last: 1, "t39": 1}, Reading(6))
